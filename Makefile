@@ -1,0 +1,48 @@
+# make demo: record and replay the shipped guest.  make check: everything CI runs.  make bench: the figures of docs/performance.md.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+NATIVE := $(wildcard timevm/engine/cpu/native/*.[ch])
+CC_FOUND := $(shell command -v cc || command -v gcc || command -v clang)
+
+export PYTHONASYNCIODEBUG ?= 1
+
+.PHONY: demo check bench env lint test clean
+
+env: $(VENV)/stamp
+
+# Without ensurepip (Debian's python3 without python3-venv) root gets the package; anybody else is told its name.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -y -q python3-venv; \
+	  else echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 1; fi; }
+	$(PYTHON) -m venv $(VENV)
+
+# The native hooks need a C compiler; where there is none, the ziglang package brings one.
+$(VENV)/stamp: $(VENV)/bin/python pyproject.toml $(NATIVE)
+ifeq ($(CC_FOUND),)
+	$(BIN)/python -m pip install -q --disable-pip-version-check ziglang
+	CC="$(abspath $(BIN))/python -m ziglang cc" LDSHARED="$(abspath $(BIN))/python -m ziglang cc -shared" \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+else
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+endif
+	@touch $@
+
+demo: env
+	@PYTHONASYNCIODEBUG=0 $(BIN)/timevm demo
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: env
+	$(BIN)/python -m pytest
+
+check: lint test
+
+bench: env
+	PYTHONASYNCIODEBUG=0 $(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build *.egg-info timevm/engine/cpu/native/*.so

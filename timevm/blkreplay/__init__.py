@@ -1,0 +1,1 @@
+"""Block nodes: file, qcow2, overlay, blkreplay (floor L0)."""

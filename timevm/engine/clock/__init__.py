@@ -1,0 +1,1 @@
+"""Virtual time: icount to nanoseconds, timers, idle warp (floor L1)."""

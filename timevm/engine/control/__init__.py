@@ -1,0 +1,1 @@
+"""Run states, the CPU thread, and the async Vm facade (floor L2)."""

@@ -1,0 +1,1 @@
+"""The native hooks (C) and their ctypes mirror."""

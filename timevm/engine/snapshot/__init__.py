@@ -1,0 +1,1 @@
+"""Machine state to bytes and back (floor L1)."""

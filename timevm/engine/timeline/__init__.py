@@ -1,0 +1,1 @@
+"""Positions, stops, seek and reverse as pure algorithms (floor L2)."""

@@ -1,0 +1,1 @@
+"""QMP and HMP: sans-IO cores, thin asyncio shells (floor L4)."""

@@ -1,0 +1,1 @@
+"""Each monitor command exists once, here (floor L3)."""

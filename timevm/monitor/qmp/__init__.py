@@ -1,0 +1,1 @@
+"""The QMP protocol (floor L4)."""

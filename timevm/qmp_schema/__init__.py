@@ -1,0 +1,1 @@
+"""pydantic models named as in QEMU's QAPI, and the command registry (floor L0)."""
