@@ -1,0 +1,56 @@
+"""What every device is: registers behind ``read``/``write``, ports given to its constructor, and a plain state record.
+
+A device knows no address, thread, clock source or file.  What it needs from outside comes in through the Protocols below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class InterruptLine(Protocol):
+    """One wire into an interrupt controller.  ``set`` may be called with the level it already has."""
+
+    def set(self, level: bool) -> None: ...
+
+
+class Timer(Protocol):
+    """A one-shot timer of virtual time."""
+
+    def arm(self, deadline_ns: int) -> None:
+        """Fire once at ``deadline_ns`` of virtual time; replaces an earlier deadline.  A past one fires at once."""
+
+    def cancel(self) -> None: ...
+
+
+class VirtualTime(Protocol):
+    """Virtual time as a device sees it (ns since reset, exact at the access under way)."""
+
+    def now_ns(self) -> int: ...
+
+    def timer(self, name: str, fire: Callable[[], None]) -> Timer:
+        """A new timer; ``name`` is unique in the machine and breaks ties: firing order never depends on luck."""
+
+
+class Device(Protocol):
+    """A window of registers.  ``size`` of an access is 1, 2, 4 or 8 bytes; ``offset`` is relative to the window."""
+
+    name: str
+    window: int  # bytes
+
+    def read(self, offset: int, size: int) -> int: ...
+
+    def write(self, offset: int, size: int, value: int) -> None: ...
+
+
+class Stateful(Protocol):
+    """State in, state out; ``restore`` calls nobody: no line is driven, no timer armed (rule 7 of the architecture)."""
+
+    def reset(self) -> None:
+        """Power-on state; does not drive lines either: the machine resets all devices together."""
+
+    def state(self) -> dict[str, Any]:
+        """A plain record: str keys; int, bool, None, bytes, str, and lists or dicts of those."""
+
+    def restore(self, state: dict[str, Any]) -> None: ...

@@ -1,0 +1,59 @@
+"""What can come from outside.  An event is applied between two instructions, at one icount, through the gate only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class RequestKind(IntEnum):
+    """Requests of the user to the machine itself."""
+
+    RESET = 1
+    POWERDOWN = 2
+    QUIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SerialInput:
+    """Bytes that arrive at serial port ``port`` (0 is the first UART), all at one icount."""
+
+    port: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """The idle machine's virtual time jumps forward by ``ns`` (> 0)."""
+
+    ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A reset, power button or quit asked for from outside."""
+
+    kind: RequestKind
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What the machine looked like: one 64-bit hash per named part (``cpu``, ``ram``, ``devices``).
+
+    Written by the recorder at intervals; verified, never applied.
+    """
+
+    cpu: int
+    ram: int
+    devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The recording ended here in an orderly way; ``reason`` is ``shutdown``, ``quit`` or ``reset``."""
+
+    reason: str
+
+
+#: BlockCompletion (issue 4) and network packets take their places here.
+Event = SerialInput | Idle | Request | Digest | End

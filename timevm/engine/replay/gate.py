@@ -1,0 +1,62 @@
+"""The one door: everything from outside reaches the guest through ``Gate.deliver``, at an icount (rule 1).
+
+Whether a machine is live, recorded or replayed is decided once, by which of the three gates it is given.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from timevm.engine.replay.events import Digest, Event, SerialInput
+
+#: an icount that is never reached (2**62 - 1: fits the native signed budget with room to add)
+NEVER = (1 << 62) - 1
+
+
+class Sink(Protocol):
+    """The machine's side of the door."""
+
+    def capacity(self, event: SerialInput) -> int:
+        """Bytes that the port takes now, >= 0.  Only asked while live or recording."""
+
+    def apply(self, event: Event) -> None:
+        """Let the event happen, between two instructions.  Called on the CPU thread."""
+
+    def digest(self) -> Digest:
+        """What the machine looks like now."""
+
+
+class Gate(Protocol):
+    """Called on the CPU thread, except ``inject`` and ``wake``, which any thread may call."""
+
+    def horizon(self, icount: int) -> int:
+        """The next icount at which ``deliver`` has something to do, as far as known; ``icount`` itself if now."""
+
+    def deliver(self, icount: int, sink: Sink) -> bool:
+        """Apply (and, recording, first log) at most one event due at ``icount``; True if there was one.
+
+        The machine calls it again, with due timers fired in between, until it answers False.
+        """
+
+    def idle(self, icount: int, now_ns: int, deadline_ns: int | None) -> int | None:
+        """The CPU waits for an interrupt at ``icount`` and ``deliver`` had nothing: what now?
+
+        Returns the ns (> 0) by which virtual time jumps, or None: something may have come in, look again.
+        ``deadline_ns`` is the next timer, None if there is none.  Live and recording it may block until ``inject``,
+        ``wake`` or the deadline in real time (``sleep=on``); replaying it never blocks.
+        """
+
+    def inject(self, event: Event) -> None:
+        """Something came from outside.  A replay refuses with ``LiveInputRefused`` (a UserError)."""
+
+    def wake(self) -> None:
+        """Make a blocked ``idle`` return None."""
+
+    def finished(self, icount: int) -> str | None:
+        """Replaying: why the recording ends at ``icount`` (its end mark or the damage found); otherwise None."""
+
+    def machine_ended(self, icount: int, reason: str, sink: Sink) -> None:
+        """The guest switched itself off (or the user quit): a recording writes a last digest and its end mark."""
+
+    def close(self) -> None:
+        """Flush and close files.  Idempotent."""
