@@ -1,6 +1,6 @@
 """What every device is: registers behind ``read``/``write``, ports given to its constructor, and a plain state record.
 
-A device knows no address, thread, clock source or file.  What it needs from outside comes in through the Protocols below.
+A device knows no address, thread, clock source or file; what it needs from outside comes in through these Protocols.
 """
 
 from __future__ import annotations
