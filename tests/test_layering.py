@@ -26,8 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "timevm.engine.clock",
         "timevm.engine.replay",
     },
-    "timevm.engine.snapshot": {"timevm.errors", "timevm.engine.machine", "timevm.blkreplay"},
-    "timevm.engine.timeline": {"timevm.errors", "timevm.engine.snapshot"},
+    "timevm.engine.snapshot": {"timevm.errors", "timevm.engine.machine", "timevm.engine.cpu", "timevm.blkreplay"},
+    "timevm.engine.timeline": {"timevm.errors", "timevm.engine.snapshot", "timevm.engine.cpu"},
     "timevm.engine.control": {
         "timevm.errors",
         "timevm.engine.timeline",
@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "timevm.engine.machine",
         "timevm.engine.replay",
         "timevm.engine.clock",
+        "timevm.engine.cpu",
     },
     "timevm.monitor.commands": {"timevm.errors", "timevm.engine.control", "timevm.qmp_schema"},
     "timevm.monitor": {"timevm.errors", "timevm.engine.control", "timevm.qmp_schema", "timevm.monitor.commands"},

@@ -1,12 +1,39 @@
-"""The machine as the control floor sees it: what the CPU thread may ask of it."""
+"""The two sides of the control floor as Protocols: the machine below it (CPU thread) and the ``Vm`` above it (event loop).
+
+Protocols (QMP, HMP, gdb) see ``VmPort`` only.  Whatever looks into the machine does so through ``VmPort.inspect``, which
+runs a function on the CPU thread between two instructions; nothing else ever touches the machine (rule 6).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
+from timevm.engine.control.run_state import RunState
+from timevm.engine.cpu.base import Register, Watchpoint, WatchKind
 from timevm.engine.replay.events import Event
+
+__all__ = [
+    "DebugStop",
+    "MachinePort",
+    "MemoryRegion",
+    "Register",
+    "ReplayInfo",
+    "ReplayMode",
+    "RunEnd",
+    "RunResult",
+    "SnapshotInfo",
+    "Stops",
+    "VmEvent",
+    "VmPort",
+    "WatchKind",
+    "Watchpoint",
+]
+
+Answer = TypeVar("Answer")
 
 
 class RunEnd(Enum):
@@ -18,9 +45,19 @@ class RunEnd(Enum):
     RESET = auto()  # asked for by the guest or the user; the machine has not reset itself yet
     QUIT = auto()  # a recorded QUIT request was replayed
     RECORDING_ENDED = auto()  # replay: nothing more is known; `detail` says whether in order or by damage
-    DEBUG = auto()  # break- or watchpoint
+    DEBUG = auto()  # break- or watchpoint: see `stop`
     GUEST_PANICKED = auto()
     GUEST_ERROR = auto()  # the guest did what cannot go on
+
+
+@dataclass(frozen=True, slots=True)
+class DebugStop:
+    """What a debugger's stop was: at ``pc``; a watchpoint also has the address accessed and whether it was written."""
+
+    pc: int
+    watch: Watchpoint | None = None
+    address: int | None = None
+    is_write: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +65,87 @@ class RunResult:
     end: RunEnd
     icount: int
     detail: str = ""
+    stop: DebugStop | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """Where a debugger wants to stop: guest virtual addresses of instructions, and watched ranges."""
+
+    breakpoints: frozenset[int] = frozenset()
+    watchpoints: frozenset[Watchpoint] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRegion:
+    """One range of the physical address space; ``kind`` is ``ram`` or ``io``; sizes in bytes."""
+
+    name: str
+    base: int
+    size: int
+    kind: str
+
+
+class ReplayMode(Enum):
+    """QAPI ``ReplayMode``."""
+
+    NONE = "none"
+    RECORD = "record"
+    PLAY = "play"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayInfo:
+    """``query-replay``."""
+
+    mode: ReplayMode
+    icount: int
+    filename: str | None = None
+    #: icount of the recording's end, known in replay only
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """One named VM snapshot: ``date`` seconds since the epoch, ``vm_clock_ns`` virtual time, ``icount`` -1 if unknown."""
+
+    identifier: str
+    tag: str
+    vm_state_size: int
+    date: float
+    vm_clock_ns: int
+    icount: int
+
+
+@dataclass(frozen=True, slots=True)
+class VmEvent:
+    """What happened, named as QMP's events are (``STOP``, ``RESUME``, ``RESET``, ``SHUTDOWN``, ``POWERDOWN``,
+    ``GUEST_PANICKED``, ``JOB_STATUS_CHANGE``, ``TIMEVM_PROGRESS``) with their ``data``; ``seconds`` is host time (epoch).
+
+    ``result`` is there with a ``STOP`` that ended a run: why it ended.
+    """
+
+    name: str
+    data: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    result: RunResult | None = None
 
 
 class MachinePort(Protocol):
-    """All but ``kick`` and ``inject`` is called on the CPU thread only."""
+    """The machine as the CPU thread sees it.  All but ``kick`` and ``inject`` is called on the CPU thread only."""
+
+    name: str
+    #: of the CPU, in the order in which a debugger lists them
+    registers: Sequence[Register]
 
     @property
     def icount(self) -> int: ...
 
-    def run(self, limit: int) -> RunResult: ...
+    def now_ns(self) -> int:
+        """Virtual time in ns."""
+
+    def run(self, limit: int) -> RunResult:
+        """Run until ``icount == limit`` at the latest."""
 
     def kick(self) -> None:
         """Any thread; also wakes an idle wait."""
@@ -48,3 +157,91 @@ class MachinePort(Protocol):
 
     def finish(self, reason: str) -> None:
         """The machine is done (``shutdown``, ``quit``): end mark, close the recording.  Idempotent."""
+
+    def replay_info(self) -> ReplayInfo: ...
+
+    def set_stops(self, stops: Stops) -> None:
+        """Replaces all break- and watchpoints; they never change what the guest does, nor end up in checkpoints."""
+
+    def read_register(self, name: str) -> int: ...
+
+    def write_register(self, name: str, value: int) -> None: ...
+
+    def translate(self, address: int) -> int | None:
+        """Physical address of a guest virtual one, without side effects; None if unmapped."""
+
+    def read_memory(self, address: int, size: int, *, physical: bool = False) -> bytes:
+        """RAM only (no device register is touched); shorter than ``size`` where the mapping ends, b'' if nothing."""
+
+    def write_memory(self, address: int, data: bytes, *, physical: bool = False) -> int:
+        """Bytes written (0 if nothing is mapped); drops translated code."""
+
+    def memory_map(self) -> list[MemoryRegion]: ...
+
+    def device_states(self) -> dict[str, dict[str, Any]]:
+        """Each device's plain state record by its name, for people to look at."""
+
+
+class VmPort(Protocol):
+    """The machine as monitors and debuggers see it.  Everything here is called on the event loop.
+
+    Requests are carried out in order by the CPU thread.  Errors are of timevm.errors: ``UserError`` for a request that
+    is wrong now (message in QEMU's words), others as they come.
+    """
+
+    name: str | None
+    #: gdb's architecture name, e.g. ``aarch64``
+    architecture: str
+    #: of the command line, e.g. ``virt`` and ``cortex-a57``
+    machine_type: str
+    cpu_type: str
+    ram_size: int
+
+    @property
+    def run_state(self) -> RunState: ...
+
+    async def cont(self, limit: int | None = None) -> None:
+        """Let it run (to ``limit`` at most); returns at once.  Its end is a ``STOP`` event."""
+
+    async def stop(self) -> None:
+        """Returns when it stands between two instructions."""
+
+    async def step(self, count: int = 1) -> RunResult:
+        """``count`` instructions forward, then paused again (run state ``paused`` or ``debug``)."""
+
+    async def seek(self, icount: int) -> RunResult:
+        """Replay only: to exactly ``icount``, either way.  Cancelled by ``stop``: then it is where it started."""
+
+    async def reverse_step(self, count: int = 1) -> RunResult: ...
+
+    async def reverse_continue(self) -> RunResult:
+        """Back to the last stop before now; at the start of history ``RunResult.end`` is LIMIT and icount the start."""
+
+    async def system_reset(self) -> None: ...
+
+    async def system_powerdown(self) -> None: ...
+
+    async def quit(self) -> None:
+        """Ask the process to end in order."""
+
+    async def set_stops(self, stops: Stops) -> None: ...
+
+    async def set_replay_breakpoint(self, icount: int | None) -> None:
+        """``replay-break`` (None: ``replay-delete-break``): running stops there."""
+
+    async def replay_info(self) -> ReplayInfo:
+        """Exact, also while running."""
+
+    async def inspect(self, look: Callable[[MachinePort], Answer]) -> Answer:
+        """Run ``look`` on the CPU thread between two instructions; the machine goes on afterwards as it was."""
+
+    async def save_snapshot(self, tag: str | None) -> SnapshotInfo: ...
+
+    async def load_snapshot(self, tag: str) -> None: ...
+
+    async def delete_snapshot(self, tag: str) -> None: ...
+
+    async def snapshots(self) -> list[SnapshotInfo]: ...
+
+    def subscribe(self) -> AbstractContextManager[AsyncIterator[VmEvent]]:
+        """Events from now on, one queue per subscriber, bounded; ``with vm.subscribe() as events: async for e in events``."""
