@@ -1,6 +1,6 @@
-"""The two sides of the control floor as Protocols: the machine below it (CPU thread) and the ``Vm`` above it (event loop).
+"""The two sides of the control floor as Protocols: the machine below it (CPU thread), the ``Vm`` above (event loop).
 
-Protocols (QMP, HMP, gdb) see ``VmPort`` only.  Whatever looks into the machine does so through ``VmPort.inspect``, which
+QMP, HMP and gdb see ``VmPort`` only.  Whatever looks into the machine does so through ``VmPort.inspect``, which
 runs a function on the CPU thread between two instructions; nothing else ever touches the machine (rule 6).
 """
 
@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Any, Protocol, TypeVar
 
 from timevm.engine.control.run_state import RunState
-from timevm.engine.cpu.base import Register, Watchpoint, WatchKind
+from timevm.engine.cpu.base import Register, WatchKind, Watchpoint
 from timevm.engine.replay.events import Event
 
 __all__ = [
@@ -107,7 +107,7 @@ class ReplayInfo:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
-    """One named VM snapshot: ``date`` seconds since the epoch, ``vm_clock_ns`` virtual time, ``icount`` -1 if unknown."""
+    """A named VM snapshot: ``date`` in seconds (epoch), ``vm_clock_ns`` virtual time, ``icount`` -1 if unknown."""
 
     identifier: str
     tag: str
@@ -120,7 +120,7 @@ class SnapshotInfo:
 @dataclass(frozen=True, slots=True)
 class VmEvent:
     """What happened, named as QMP's events are (``STOP``, ``RESUME``, ``RESET``, ``SHUTDOWN``, ``POWERDOWN``,
-    ``GUEST_PANICKED``, ``JOB_STATUS_CHANGE``, ``TIMEVM_PROGRESS``) with their ``data``; ``seconds`` is host time (epoch).
+    ``GUEST_PANICKED``, ``JOB_STATUS_CHANGE``, ``TIMEVM_PROGRESS``) with their ``data``; ``seconds`` is host time.
 
     ``result`` is there with a ``STOP`` that ended a run: why it ended.
     """
@@ -244,4 +244,4 @@ class VmPort(Protocol):
     async def snapshots(self) -> list[SnapshotInfo]: ...
 
     def subscribe(self) -> AbstractContextManager[AsyncIterator[VmEvent]]:
-        """Events from now on, one queue per subscriber, bounded; ``with vm.subscribe() as events: async for e in events``."""
+        """Events from now on, one bounded queue a subscriber: ``with vm.subscribe() as events: async for e in events``"""
