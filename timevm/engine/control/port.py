@@ -244,4 +244,4 @@ class VmPort(Protocol):
     async def snapshots(self) -> list[SnapshotInfo]: ...
 
     def subscribe(self) -> AbstractContextManager[AsyncIterator[VmEvent]]:
-        """Events from now on, one bounded queue a subscriber: ``with vm.subscribe() as events: async for e in events``"""
+        """Events from now on, one bounded queue a subscriber (use ``with``)."""
