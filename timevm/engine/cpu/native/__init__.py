@@ -1,1 +1,156 @@
-"""The native hooks (C) and their ctypes mirror."""
+"""The native hooks' structures as ctypes sees them; sizes are compared with the compiler's when the library is loaded.
+
+Fields and their meaning: ``common.h`` and ``aarch64.h``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_int32, c_int64, c_uint8, c_uint32, c_uint64, c_void_p
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+from timevm.errors import InternalError
+
+STOP_NONE, STOP_LIMIT, STOP_KICK, STOP_BREAKPOINT, STOP_WATCHPOINT, STOP_FIRMWARE_CALL, STOP_CALLBACK_FAILED = range(7)
+OUTPUT_BYTES = 4096
+MAX_WINDOWS = 64
+NO_OFFSET = -1
+
+DeviceRead = ctypes.CFUNCTYPE(c_uint64, c_uint32, c_uint64, c_uint32)
+DeviceWrite = ctypes.CFUNCTYPE(None, c_uint32, c_uint64, c_uint32, c_uint64)
+DrainOutput = ctypes.CFUNCTYPE(None, c_uint32)
+TimerLine = ctypes.CFUNCTYPE(None, c_uint32, c_uint32)
+
+
+class UnicornCalls(ctypes.Structure):
+    _fields_ = [
+        ("emu_stop", c_void_p),
+        ("leave_block", c_void_p),
+        ("restore_state", c_void_p),
+        ("flush_translations", c_void_p),
+        ("invalidate_range", c_void_p),
+        ("take_exception", c_void_p),
+        ("translate", c_void_p),
+    ]
+
+
+class Window(ctypes.Structure):
+    _fields_ = [
+        ("engine", c_void_p),
+        ("number", c_uint32),
+        ("constant_offset", c_int32),
+        ("constant_value", c_uint64),
+        ("output_offset", c_int32),
+        ("output_used", c_uint32),
+        ("output", c_uint8 * OUTPUT_BYTES),
+    ]
+
+
+class Collected(ctypes.Structure):
+    _fields_ = [
+        ("hits", c_uint64),
+        ("icount", c_int64),
+        ("pc", c_uint64),
+        ("address", c_uint64),
+        ("is_write", c_uint32),
+        ("is_watchpoint", c_uint32),
+    ]
+
+
+class Engine(ctypes.Structure):
+    _fields_ = [
+        ("call", UnicornCalls),
+        ("unicorn", c_void_p),
+        ("cpu_state", c_void_p),
+        ("pc", c_void_p),
+        ("next_block_flags", c_void_p),
+        ("exception_index", c_void_p),
+        ("access_host_pc", c_void_p),
+        ("budget", c_int64),
+        ("horizon", c_int64),
+        ("limit", c_int64),
+        ("deadline", c_int64),
+        ("entered", c_int64),
+        ("block_end", c_uint64),
+        ("skip_stops_at", c_int64),
+        ("kick", c_int32),
+        ("translations_stale", c_int32),
+        ("stop", c_uint32),
+        ("lines", c_uint32),
+        ("stop_address", c_uint64),
+        ("stop_is_write", c_uint32),
+        ("collect", c_uint32),
+        ("collected", Collected),
+        ("slow_blocks", c_uint64),
+        ("device_read", DeviceRead),
+        ("device_write", DeviceWrite),
+        ("drain_output", DrainOutput),
+        ("windows", ctypes.POINTER(Window) * MAX_WINDOWS),
+        ("window_count", c_uint32),
+    ]
+
+
+class GenericTimer(ctypes.Structure):
+    _fields_ = [("compare", c_uint64), ("control", c_uint32), ("level", c_uint32)]
+
+
+class Aarch64(ctypes.Structure):
+    _fields_ = [
+        ("engine", Engine),
+        ("x", c_void_p),
+        ("pstate", c_void_p),
+        ("daif", c_void_p),
+        ("carry", c_void_p),
+        ("overflow", c_void_p),
+        ("negative", c_void_p),
+        ("zero", c_void_p),
+        ("syndrome", c_void_p),
+        ("fault_address", c_void_p),
+        ("target_level", c_void_p),
+        ("timer", GenericTimer * 2),
+        ("counter_access", c_uint64),
+        ("seed", c_uint64),
+        ("warp_ns", c_int64),
+        ("time_shift", c_uint32),
+        ("padding", c_uint32),
+        ("ram_base", c_uint64),
+        ("ram_end", c_uint64),
+        ("ram_offset", c_uint64),
+        ("features_processor", c_uint64),
+        ("features_debug", c_uint64),
+        ("features_isa", c_uint64),
+        ("timer_line", TimerLine),
+    ]
+
+
+@cache
+def load() -> Any:
+    """The library of the hooks.  Raises InternalError if it is not built or not of this version."""
+    folder = Path(__file__).parent
+    found = [path for suffix in EXTENSION_SUFFIXES if (path := folder / f"hooks{suffix}").exists()]
+    if not found:
+        raise InternalError(
+            "the native part of timevm (timevm.engine.cpu.native.hooks) is not built: "
+            "install the package with pip, or run `make env` in a checkout"
+        )
+    library = ctypes.CDLL(str(found[0]))
+    sizes = (c_uint64 * 3)()
+    library.timevm_aarch64_layout(sizes)
+    mirrored = [ctypes.sizeof(structure) for structure in (Window, Engine, Aarch64)]
+    if list(sizes) != mirrored:
+        raise InternalError(
+            f"the native part of timevm is of another version (structures of {list(sizes)} bytes, not {mirrored}): "
+            "build it anew with `make env`"
+        )
+    library.timevm_next_timer_ns.restype = c_int64
+    library.timevm_next_timer_ns.argtypes = [c_void_p, c_int64]
+    library.timevm_evaluate_timers.restype = None
+    library.timevm_evaluate_timers.argtypes = [c_void_p, c_int64]
+    library.timevm_fetch_abort.restype = None
+    library.timevm_fetch_abort.argtypes = [c_void_p]
+    library.timevm_undefined.restype = None
+    library.timevm_undefined.argtypes = [c_void_p]
+    return library

@@ -1,0 +1,500 @@
+#include "aarch64.h"
+
+#include <stddef.h>
+
+#define WORD 2 /* an instruction is 1 << WORD bytes */
+
+/* Unicorn's exception numbers (QEMU's EXCP_*) */
+enum { UNDEFINED = 1, SUPERVISOR_CALL = 2, PREFETCH_ABORT = 3, DATA_ABORT = 4, IRQ = 5, FIQ = 6, BREAK = 7,
+       HYPERVISOR_CALL = 11, SECURE_MONITOR_CALL = 13 };
+
+enum { LINE_IRQ = 1, LINE_FIQ = 2 };
+
+#define DAIF_F (1u << 6)
+#define DAIF_I (1u << 7)
+#define NEVER (((int64_t)1 << 62) - 1)
+
+#define NS_PER_COUNT 16 /* 62.5 MHz, as QEMU's virt */
+#define TIMER_ENABLE 1u
+#define TIMER_MASK 2u
+#define TIMER_STATUS 4u
+
+/* ---- time ---- */
+
+static uint64_t counter_at(const struct aarch64 *cpu, int64_t icount)
+{
+    return (((uint64_t)icount << cpu->time_shift) + (uint64_t)cpu->warp_ns) / NS_PER_COUNT;
+}
+
+static int condition_met(const struct aarch64 *cpu, const struct generic_timer *timer, int64_t icount)
+{
+    return (timer->control & TIMER_ENABLE) && counter_at(cpu, icount) >= timer->compare;
+}
+
+/* first icount >= now at which the timer's condition is met; NEVER if it is off, masked or met already */
+static int64_t timer_deadline(const struct aarch64 *cpu, const struct generic_timer *timer, int64_t icount)
+{
+    uint64_t ns, unit = (uint64_t)1 << cpu->time_shift;
+
+    if ((timer->control & (TIMER_ENABLE | TIMER_MASK)) != TIMER_ENABLE || condition_met(cpu, timer, icount))
+        return NEVER;
+    if (timer->compare >= (uint64_t)NEVER / NS_PER_COUNT)
+        return NEVER;
+    ns = timer->compare * NS_PER_COUNT - (uint64_t)cpu->warp_ns; /* not met yet: later than the warp */
+    return (int64_t)((ns + unit - 1) >> cpu->time_shift);
+}
+
+/* drive the timers' lines as virtual time at `icount` wants them; Python is called only where one changes */
+static void evaluate_timers(struct aarch64 *cpu, int64_t icount)
+{
+    int64_t deadline = NEVER;
+
+    for (uint32_t i = 0; i < 2; i++) {
+        struct generic_timer *timer = &cpu->timer[i];
+        uint32_t level = condition_met(cpu, timer, icount) && !(timer->control & TIMER_MASK);
+        int64_t next = timer_deadline(cpu, timer, icount);
+
+        if (next < deadline)
+            deadline = next;
+        if (level != timer->level) {
+            timer->level = level;
+            cpu->timer_line(i, level);
+        }
+    }
+    cpu->engine.deadline = deadline;
+}
+
+/* for Python: between runs */
+EXPORT void timevm_evaluate_timers(struct aarch64 *cpu, int64_t icount)
+{
+    evaluate_timers(cpu, icount);
+}
+
+EXPORT int64_t timevm_next_timer_ns(const struct aarch64 *cpu, int64_t icount)
+{
+    int64_t earliest = -1;
+
+    for (uint32_t i = 0; i < 2; i++)
+        if (timer_deadline(cpu, &cpu->timer[i], icount) != NEVER) {
+            int64_t ns = (int64_t)(cpu->timer[i].compare * NS_PER_COUNT);
+            if (earliest < 0 || ns < earliest)
+                earliest = ns;
+        }
+    return earliest;
+}
+
+/* ---- exceptions ---- */
+
+static void enter_exception(struct aarch64 *cpu, int number)
+{
+    *cpu->engine.exception_index = number;
+    cpu->engine.call.take_exception(cpu->engine.cpu_state);
+    *cpu->engine.exception_index = -1;
+}
+
+static void enter_undefined(struct aarch64 *cpu)
+{
+    *cpu->syndrome = 1u << 25; /* EC 0, IL */
+    *cpu->target_level = 1;
+    enter_exception(cpu, UNDEFINED);
+}
+
+/* a physical address that nothing answers: synchronous external abort (Arm ARM D17.2.37), FAR not valid */
+static void enter_external_abort(struct aarch64 *cpu, int is_fetch, int is_write)
+{
+    uint32_t class = (is_fetch ? 0x20u : 0x24u) | ((*cpu->pstate & 0xc) != 0);
+
+    *cpu->syndrome = class << 26 | 1u << 25 | 1u << 10 | (is_write ? 1u << 6 : 0) | 0x10;
+    *cpu->fault_address = 0;
+    *cpu->target_level = 1;
+    enter_exception(cpu, is_fetch ? PREFETCH_ABORT : DATA_ABORT);
+}
+
+/* for Python: an instruction was to be fetched from nowhere; the CPU stands at it */
+EXPORT void timevm_fetch_abort(struct aarch64 *cpu)
+{
+    enter_external_abort(cpu, 1, 0);
+    cpu->engine.block_end = *cpu->engine.pc;
+}
+
+/* for Python: this HVC or SMC is not known; the CPU stands behind it */
+EXPORT void timevm_undefined(struct aarch64 *cpu)
+{
+    *cpu->engine.pc -= 1 << WORD;
+    enter_undefined(cpu);
+    cpu->engine.block_end = *cpu->engine.pc;
+}
+
+/* an interrupt that is active and not masked is taken; 1 if there was one */
+static int take_interrupt(struct aarch64 *cpu)
+{
+    uint32_t lines = cpu->engine.lines;
+    int number;
+
+    if ((lines & LINE_FIQ) && !(*cpu->daif & DAIF_F))
+        number = FIQ;
+    else if ((lines & LINE_IRQ) && !(*cpu->daif & DAIF_I))
+        number = IRQ;
+    else
+        return 0;
+    *cpu->target_level = 1;
+    enter_exception(cpu, number);
+    return 1;
+}
+
+/* UC_HOOK_INTR: an instruction raised a synchronous exception.  It counts once for each attempt; a fetch does not. */
+EXPORT void timevm_exception(void *unicorn, uint32_t number, struct aarch64 *cpu)
+{
+    struct engine *engine = &cpu->engine;
+
+    (void)unicorn;
+    switch (number) {
+    case SUPERVISOR_CALL:
+        end_block_at(engine, *engine->pc, WORD);
+        break;
+    case HYPERVISOR_CALL:
+    case SECURE_MONITOR_CALL:
+        end_block_at(engine, *engine->pc, WORD);
+        engine->stop = STOP_FIRMWARE_CALL;
+        engine->call.emu_stop(engine->unicorn);
+        return;
+    case PREFETCH_ABORT:
+        break;
+    default:
+        end_block_at(engine, *engine->pc + (1 << WORD), WORD);
+        break;
+    }
+    if (*cpu->target_level != 1) { /* what would go to EL2 or EL3, which this machine does not have */
+        *cpu->target_level = 1;
+        if (number == UNDEFINED)
+            *cpu->syndrome = 1u << 25;
+    }
+    enter_exception(cpu, (int)number);
+    engine->block_end = *engine->pc;
+}
+
+/* ---- blocks ---- */
+
+/* The rare side of the block hook, at a block start with `count` instructions to come.  Costs about 50 ns, once every
+   CHUNK instructions and at deadlines, interrupts and limits. */
+static __attribute__((noinline)) void slow_block(struct aarch64 *cpu, uint64_t pc, int64_t count)
+{
+    struct engine *engine = &cpu->engine;
+    int64_t now = engine->horizon - engine->budget, bound;
+
+    engine->block_end = pc;
+    engine->slow_blocks++;
+    look_soon(engine);
+    drain_windows(engine);
+    if (engine->stop)
+        stop_here(engine, engine->stop);
+    if (now >= engine->limit)
+        stop_here(engine, STOP_LIMIT);
+    if (__atomic_load_n(&engine->kick, __ATOMIC_ACQUIRE) && now != engine->entered)
+        stop_here(engine, STOP_KICK);
+    if (engine->translations_stale) {
+        engine->translations_stale = 0;
+        engine->call.flush_translations(engine->cpu_state);
+        restart_block(engine, 0);
+    }
+    if (now >= engine->deadline) {
+        evaluate_timers(cpu, now);
+        if (engine->stop)
+            stop_here(engine, engine->stop);
+    }
+    if (engine->lines && take_interrupt(cpu)) {
+        look_soon(engine);
+        restart_block(engine, 0);
+    }
+    bound = engine->limit < engine->deadline ? engine->limit : engine->deadline;
+    if (count > bound - now) { /* split exactly at the bound */
+        engine->horizon = bound;
+        engine->budget = bound - now;
+        restart_block(engine, (uint32_t)(bound - now));
+    }
+    /* an interrupt that is active but masked: look at every block start, that is where it gets unmasked */
+    if (engine->lines)
+        engine->horizon = now + count;
+    else
+        engine->horizon = bound - now > CHUNK ? now + CHUNK : bound;
+    engine->budget = engine->horizon - now;
+}
+
+/* UC_HOOK_BLOCK: a block of `size` bytes is about to run; about 2 ns */
+EXPORT void timevm_block(void *unicorn, uint64_t pc, uint32_t size, struct aarch64 *cpu)
+{
+    struct engine *engine = &cpu->engine;
+    int64_t count = size >> WORD;
+
+    (void)unicorn;
+    if (__builtin_expect(engine->budget < count, 0))
+        slow_block(cpu, pc, count);
+    engine->budget -= count;
+    engine->block_end = pc + size;
+}
+
+/* UC_HOOK_CODE on one address: a breakpoint */
+EXPORT void timevm_breakpoint(void *unicorn, uint64_t pc, uint32_t size, struct aarch64 *cpu)
+{
+    (void)unicorn;
+    (void)size;
+    meet_stop(&cpu->engine, STOP_BREAKPOINT, pc, pc, 0, WORD);
+}
+
+/* ---- devices ---- */
+
+/* The access is executed as the only instruction of a block.  Returns with the pc known when it is. */
+static void isolate_access(struct engine *engine)
+{
+    uint64_t pc;
+
+    engine->call.restore_state(engine->cpu_state, *engine->access_host_pc, 1);
+    pc = *engine->pc;
+    if (pc + (1 << WORD) == engine->block_end)
+        return;
+    end_block_at(engine, pc, WORD);
+    restart_block(engine, 1);
+}
+
+EXPORT uint64_t timevm_device_read(void *unicorn, uint64_t offset, uint32_t size, struct window *window)
+{
+    (void)unicorn;
+    if ((int64_t)offset == window->constant_offset)
+        return window->constant_value;
+    isolate_access(window->engine);
+    return window->engine->device_read(window->number, offset, size);
+}
+
+EXPORT void timevm_device_write(void *unicorn, uint64_t offset, uint32_t size, uint64_t value, struct window *window)
+{
+    (void)unicorn;
+    if ((int64_t)offset == window->output_offset && window->output_used < OUTPUT_BYTES) {
+        window->output[window->output_used++] = (uint8_t)value;
+        return;
+    }
+    isolate_access(window->engine);
+    window->engine->device_write(window->number, offset, size, value);
+}
+
+/* UC_HOOK_MEM_READ_UNMAPPED, _WRITE_UNMAPPED: nothing answers at this physical address */
+EXPORT int timevm_unmapped(void *unicorn, int type, uint64_t address, int size, int64_t value, struct aarch64 *cpu)
+{
+    struct engine *engine = &cpu->engine;
+
+    (void)unicorn, (void)address, (void)size, (void)value;
+    end_block_at(engine, *engine->pc + (1 << WORD), WORD);
+    enter_external_abort(cpu, 0, type == 20 /* UC_MEM_WRITE_UNMAPPED */);
+    engine->block_end = *engine->pc;
+    restart_block(engine, 0);
+}
+
+/* ---- system registers ---- */
+
+#define SYSTEM_REGISTER(op0, op1, crn, crm, op2) \
+    ((uint32_t)(op0) << 14 | (uint32_t)(op1) << 11 | (uint32_t)(crn) << 7 | (uint32_t)(crm) << 3 | (uint32_t)(op2))
+
+enum {
+    ID_AA64PFR0_EL1 = SYSTEM_REGISTER(3, 0, 0, 4, 0),
+    ID_AA64DFR0_EL1 = SYSTEM_REGISTER(3, 0, 0, 5, 0),
+    ID_AA64ISAR0_EL1 = SYSTEM_REGISTER(3, 0, 0, 6, 0),
+    CNTKCTL_EL1 = SYSTEM_REGISTER(3, 0, 14, 1, 0),
+    RNDR = SYSTEM_REGISTER(3, 3, 2, 4, 0),
+    RNDRRS = SYSTEM_REGISTER(3, 3, 2, 4, 1),
+    PMCCNTR_EL0 = SYSTEM_REGISTER(3, 3, 9, 13, 0),
+    CNTPCT_EL0 = SYSTEM_REGISTER(3, 3, 14, 0, 1),
+    CNTVCT_EL0 = SYSTEM_REGISTER(3, 3, 14, 0, 2),
+    CNTP_TVAL_EL0 = SYSTEM_REGISTER(3, 3, 14, 2, 0),
+    CNTP_CTL_EL0 = SYSTEM_REGISTER(3, 3, 14, 2, 1),
+    CNTP_CVAL_EL0 = SYSTEM_REGISTER(3, 3, 14, 2, 2),
+    CNTV_TVAL_EL0 = SYSTEM_REGISTER(3, 3, 14, 3, 0),
+    CNTV_CTL_EL0 = SYSTEM_REGISTER(3, 3, 14, 3, 1),
+    CNTV_CVAL_EL0 = SYSTEM_REGISTER(3, 3, 14, 3, 2)
+};
+
+static uint32_t register_key(const struct coprocessor_register *reg)
+{
+    return SYSTEM_REGISTER(reg->op0, reg->op1, reg->crn, reg->crm, reg->op2);
+}
+
+/* Unicorn numbers x0..x28 from 199, x29 and x30 are 1 and 2: take the number from the instruction instead */
+static uint32_t transfer_register(const struct aarch64 *cpu, uint32_t name)
+{
+    (void)cpu;
+    return name == 1 ? 29 : name == 2 ? 30 : name >= 199 && name <= 227 ? name - 199 : 31;
+}
+
+static int at_el0(const struct aarch64 *cpu)
+{
+    return (*cpu->pstate & 0xc) == 0;
+}
+
+/* may the timer register be used here?  If not Unicorn's own check raises the exception. */
+static int timer_allowed(const struct aarch64 *cpu, uint32_t key)
+{
+    unsigned bit;
+
+    if (!at_el0(cpu))
+        return 1;
+    switch (key) {
+    case CNTPCT_EL0: bit = 0; break;
+    case CNTVCT_EL0: bit = 1; break;
+    case CNTV_TVAL_EL0: case CNTV_CTL_EL0: case CNTV_CVAL_EL0: bit = 8; break;
+    default: bit = 9; break;
+    }
+    return cpu->counter_access >> bit & 1;
+}
+
+static int is_performance_monitor(const struct coprocessor_register *reg)
+{
+    return reg->op0 == 3 && reg->op1 == 3 &&
+           ((reg->crn == 9 && reg->crm >= 12 && reg->crm <= 14) || (reg->crn == 14 && reg->crm >= 8));
+}
+
+/* splitmix64: a value for each moment of a recording */
+static uint64_t random_at(uint64_t seed, int64_t icount)
+{
+    uint64_t z = seed + (uint64_t)icount * 0x9e3779b97f4a7c15u;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+/* UC_ARM64_INS_MRS; 1: done here.  Every MRS comes by (2 M in a Linux boot, about 3 ns each). */
+EXPORT uint32_t timevm_system_read(void *unicorn, uint32_t name, const struct coprocessor_register *reg,
+                                   struct aarch64 *cpu)
+{
+    struct engine *engine = &cpu->engine;
+    uint32_t key, target;
+    const struct generic_timer *timer;
+    uint64_t value;
+    int64_t icount;
+
+    (void)unicorn;
+    if (reg->crn != 14 && reg->crn != 0 && reg->crn != 9 && reg->crn != 2)
+        return 0;
+    key = register_key(reg);
+    icount = icount_at(engine, *engine->pc, WORD);
+    timer = &cpu->timer[reg->crm == 2];
+    switch (key) {
+    case ID_AA64PFR0_EL1: case ID_AA64DFR0_EL1: case ID_AA64ISAR0_EL1:
+        if (at_el0(cpu))
+            return 0;
+        value = key == ID_AA64PFR0_EL1   ? cpu->features_processor
+                : key == ID_AA64DFR0_EL1 ? cpu->features_debug
+                                         : cpu->features_isa;
+        break;
+    case CNTPCT_EL0: case CNTVCT_EL0:
+        value = counter_at(cpu, icount);
+        break;
+    case CNTP_TVAL_EL0: case CNTV_TVAL_EL0:
+        value = (uint32_t)(timer->compare - counter_at(cpu, icount));
+        break;
+    case CNTP_CTL_EL0: case CNTV_CTL_EL0:
+        value = timer->control | (condition_met(cpu, timer, icount) ? TIMER_STATUS : 0);
+        break;
+    case CNTP_CVAL_EL0: case CNTV_CVAL_EL0:
+        value = timer->compare;
+        break;
+    case RNDR: case RNDRRS:
+        value = random_at(cpu->seed, icount);
+        *cpu->carry = *cpu->overflow = *cpu->negative = 0;
+        *cpu->zero = 1;
+        break;
+    default:
+        if (!is_performance_monitor(reg) || at_el0(cpu))
+            return 0;
+        value = key == PMCCNTR_EL0 ? (uint64_t)icount : 0;
+        break;
+    }
+    if (reg->crn == 14 && !is_performance_monitor(reg) && !timer_allowed(cpu, key))
+        return 0;
+    target = transfer_register(cpu, name);
+    if (target < 31)
+        cpu->x[target] = value;
+    return 1;
+}
+
+/* UC_ARM64_INS_MSR; 1: done here, the block ends behind it */
+EXPORT uint32_t timevm_system_write(void *unicorn, uint32_t name, const struct coprocessor_register *reg,
+                                    struct aarch64 *cpu)
+{
+    struct engine *engine = &cpu->engine;
+    uint32_t key;
+    struct generic_timer *timer;
+    int64_t icount;
+
+    (void)unicorn;
+    (void)name;
+    if (reg->crn != 14 && reg->crn != 9)
+        return 0;
+    if (is_performance_monitor(reg))
+        return !at_el0(cpu); /* no counter runs: writes are ignored */
+    key = register_key(reg);
+    timer = &cpu->timer[reg->crm == 2];
+    icount = icount_at(engine, *engine->pc, WORD);
+    switch (key) {
+    case CNTKCTL_EL1:
+        if (!at_el0(cpu))
+            cpu->counter_access = reg->value;
+        return 0;
+    case CNTP_TVAL_EL0: case CNTV_TVAL_EL0:
+        if (!timer_allowed(cpu, key))
+            return 0;
+        timer->compare = counter_at(cpu, icount) + (uint64_t)(int64_t)(int32_t)reg->value;
+        break;
+    case CNTP_CTL_EL0: case CNTV_CTL_EL0:
+        if (!timer_allowed(cpu, key))
+            return 0;
+        timer->control = reg->value & (TIMER_ENABLE | TIMER_MASK);
+        break;
+    case CNTP_CVAL_EL0: case CNTV_CVAL_EL0:
+        if (!timer_allowed(cpu, key))
+            return 0;
+        timer->compare = reg->value;
+        break;
+    default:
+        return 0;
+    }
+    engine->deadline = 0; /* have the lines looked at before the next instruction */
+    look_soon(engine);
+    return 1;
+}
+
+#define CACHE_LINE 64
+
+/* UC_ARM64_INS_SYS: instruction cache maintenance drops translations, for Unicorn does not see code that is written
+   through another mapping (Linux patches its text so).  0: Unicorn goes on with the instruction. */
+EXPORT uint32_t timevm_system_instruction(void *unicorn, uint32_t name, const struct coprocessor_register *reg,
+                                          struct aarch64 *cpu)
+{
+    struct engine *engine = &cpu->engine;
+    uint64_t attributes[4] = {0}, address;
+
+    (void)name;
+    if (reg->crn != 7)
+        return 0;
+    if (reg->op1 == 3 && reg->crm == 5 && reg->op2 == 1) { /* IC IVAU */
+        address = engine->call.translate(engine->cpu_state, reg->value & ~(uint64_t)4095, attributes);
+        if (address == ~(uint64_t)0)
+            return 0;
+        address += reg->value & 4095 & ~(uint64_t)(CACHE_LINE - 1);
+        if (address >= cpu->ram_base && address + CACHE_LINE <= cpu->ram_end) {
+            address += cpu->ram_offset - cpu->ram_base;
+            engine->call.invalidate_range(unicorn, address, address + CACHE_LINE);
+        }
+    } else if (reg->op1 == 0 && (reg->crm == 5 || reg->crm == 1) && reg->op2 == 0) { /* IC IALLU, IALLUIS */
+        engine->translations_stale = 1;
+        look_soon(engine);
+    }
+    return 0;
+}
+
+/* ---- layout, checked by Python ---- */
+
+EXPORT void timevm_aarch64_layout(uint64_t sizes[3])
+{
+    sizes[0] = sizeof(struct window);
+    sizes[1] = sizeof(struct engine);
+    sizes[2] = sizeof(struct aarch64);
+}

@@ -1,0 +1,39 @@
+/* AArch64: exception entry, generic timers, system registers, cache maintenance, device access. */
+#ifndef TIMEVM_AARCH64_H
+#define TIMEVM_AARCH64_H
+
+#include "common.h"
+
+/* one EL1 generic timer (Arm ARM D11): [0] virtual, [1] physical */
+struct generic_timer {
+    uint64_t compare;
+    uint32_t control; /* bit 0 ENABLE, bit 1 IMASK */
+    uint32_t level;   /* the line as last reported to Python */
+};
+
+struct aarch64 {
+    struct engine engine;
+    /* fields of Unicorn's CPU state */
+    uint64_t *x; /* x0..x30 */
+    uint32_t *pstate;
+    uint64_t *daif;
+    uint32_t *carry, *overflow, *negative, *zero; /* flags as Unicorn keeps them: V and N in bit 31, Z when 0 */
+    uint32_t *syndrome;
+    uint64_t *fault_address;
+    uint32_t *target_level;
+
+    struct generic_timer timer[2];
+    uint64_t counter_access; /* CNTKCTL_EL1 as last written */
+    uint64_t seed;           /* RNDR */
+    int64_t warp_ns;
+    uint32_t time_shift; /* virtual ns = (icount << time_shift) + warp_ns */
+    uint32_t padding;
+    uint64_t ram_base, ram_end, ram_offset; /* guest physical range; offset: what Unicorn calls its first byte */
+    uint64_t features_processor;            /* ID_AA64PFR0_EL1 as the guest sees it */
+    uint64_t features_debug;                /* ID_AA64DFR0_EL1 */
+    uint64_t features_isa;                  /* ID_AA64ISAR0_EL1 */
+
+    void (*timer_line)(uint32_t timer, uint32_t level); /* into Python */
+};
+
+#endif

@@ -1,0 +1,51 @@
+#include "common.h"
+
+_Noreturn void stop_here(struct engine *engine, enum stop_reason reason)
+{
+    engine->stop = reason;
+    engine->call.emu_stop(engine->unicorn);
+    engine->call.leave_block(engine->cpu_state);
+    __builtin_unreachable();
+}
+
+_Noreturn void restart_block(struct engine *engine, uint32_t instructions)
+{
+    if (instructions)
+        *engine->next_block_flags = instructions;
+    engine->call.leave_block(engine->cpu_state);
+    __builtin_unreachable();
+}
+
+void drain_windows(struct engine *engine)
+{
+    for (uint32_t i = 0; i < engine->window_count; i++)
+        if (engine->windows[i]->output_used)
+            engine->drain_output(i);
+}
+
+void meet_stop(struct engine *engine, enum stop_reason reason, uint64_t pc, uint64_t address, uint32_t is_write,
+               unsigned shift)
+{
+    int64_t icount = icount_at(engine, pc, shift);
+
+    if (icount == engine->skip_stops_at)
+        return;
+    if (engine->collect) {
+        struct collected *last = &engine->collected;
+
+        /* at one icount the breakpoint comes first, then the first watchpoint: keep the first of them */
+        last->hits++;
+        if (last->hits > 1 && last->icount == icount)
+            return;
+        last->icount = icount;
+        last->pc = pc;
+        last->address = address;
+        last->is_write = is_write;
+        last->is_watchpoint = reason == STOP_WATCHPOINT;
+        return;
+    }
+    end_block_at(engine, pc, shift);
+    engine->stop_address = address;
+    engine->stop_is_write = is_write;
+    stop_here(engine, reason);
+}
