@@ -1,0 +1,173 @@
+"""The test guests: Debian's arm64 Linux with our initramfs, and the bare guests of ``examples/guests/bare``.
+
+Linux comes from ``$TIMEVM_GUESTS`` when that is set (``arm64/kernel``, ``arm64/initrd.gz``, ``disk/``), otherwise from
+Debian packages, once, into ``.cache/guests``.  ``python -m tests.guests`` makes it and prints the paths.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import hashlib
+import lzma
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.debian import Apt, NoPackages
+from tests.initramfs import Entry, compressed
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = ROOT / ".cache" / "guests"
+INIT = ROOT / "examples" / "guests" / "linux" / "init"
+DATA = ROOT / "tests" / "data"
+
+KERNEL_PACKAGE, BUSYBOX_PACKAGE = "linux-image-cloud-arm64", "busybox-static"
+#: loaded by init in this order, what they depend on first; built-in ones need nothing
+MODULES = ("virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio-rng", "ext4")
+
+
+@dataclass(frozen=True, slots=True)
+class LinuxGuest:
+    """A kernel (flat Image) and its initramfs; the command line's ``tvm=`` says what init does (README there)."""
+
+    kernel: Path
+    initrd: Path
+
+
+def linux_arm64() -> LinuxGuest:
+    """The Linux guest; the calling test fails with the reason when there is none."""
+    given = os.environ.get("TIMEVM_GUESTS")
+    if given:
+        return with_our_init(Path(given) / "arm64")
+    try:
+        return from_packages()
+    except NoPackages as why:
+        reason = str(why)
+    pytest.fail(
+        f"no Linux guest: {reason}. Set TIMEVM_GUESTS to a folder with arm64/kernel and arm64/initrd.gz, "
+        "or deselect these tests with -m 'not linux'",
+        pytrace=False,
+    )
+
+
+def bare(name: str) -> Path:
+    """A bare guest's ELF file: ``irq`` or ``arm64``."""
+    return DATA / f"{name}.elf"
+
+
+def disk() -> Path | None:
+    """The ext4 test disk (qcow2), where ``$TIMEVM_GUESTS`` has one."""
+    given = os.environ.get("TIMEVM_GUESTS")
+    path = Path(given) / "disk" / "tvm.qcow2" if given else None
+    return path if path and path.exists() else None
+
+
+def with_our_init(folder: Path) -> LinuxGuest:
+    """Ready-made files, with our init behind their archive: of two files of one path the later one stays."""
+    kernel, initrd = folder / "kernel", folder / "initrd.gz"
+    for path in (kernel, initrd):
+        if not path.exists():
+            pytest.fail(f"TIMEVM_GUESTS is set, but {path} does not exist", pytrace=False)
+    ready = initrd.read_bytes()
+    ours = compressed([Entry.file("init", INIT.read_bytes(), 0o755)])
+    target = CACHE / f"given-{hashlib.sha256(ready + ours).hexdigest()[:16]}.gz"
+    with locked():
+        if not target.exists():
+            write_whole(target, ready + bytes(-len(ready) % 4) + ours)
+    return LinuxGuest(kernel, target)
+
+
+def from_packages() -> LinuxGuest:
+    """The guest made of Debian packages, from the cache when it is there.  Raises NoPackages."""
+    recipe = hashlib.sha256(INIT.read_bytes() + repr(MODULES).encode()).hexdigest()[:16]
+    guest = LinuxGuest(CACHE / "arm64" / "kernel", CACHE / "arm64" / f"initrd-{recipe}.gz")
+    with locked():
+        packages = CACHE / "arm64" / "root"
+        if not guest.kernel.exists():
+            shutil.rmtree(packages, ignore_errors=True)
+            apt = Apt(CACHE / "apt", "arm64")
+            apt.prepare()
+            kernels = [name for name in apt.depends(KERNEL_PACKAGE) if name.startswith("linux-image-")]
+            if not kernels:
+                raise NoPackages(f"{KERNEL_PACKAGE} depends on no kernel")
+            versions = [apt.unpack(name, packages) for name in (kernels[0], BUSYBOX_PACKAGE)]
+            (CACHE / "arm64" / "VERSION").write_text("\n".join(versions) + "\n")
+            write_whole(guest.kernel, flat_image(one(packages, "boot/vmlinuz*")))
+        if not guest.initrd.exists():
+            write_whole(guest.initrd, compressed(initramfs(packages)))
+    return guest
+
+
+def initramfs(packages: Path) -> list[Entry]:
+    """busybox, our init, the modules in the order in which they go in, and empty folders."""
+    entries = [Entry.folder(name) for name in ("bin", "dev", "mnt", "mod", "proc", "sys")]
+    entries.append(Entry.file("bin/busybox", one(packages, "*bin/busybox").read_bytes(), 0o755))
+    entries.append(Entry.file("init", INIT.read_bytes(), 0o755))
+    available = {plain(path.name): path for path in packages.rglob("*.ko*")}
+    order: dict[str, bytes] = {}
+
+    def add(name: str) -> None:
+        if name in order or name not in available:
+            return
+        data = available[name].read_bytes()
+        module = lzma.decompress(data) if available[name].suffix == ".xz" else data
+        depends = re.search(rb"\0depends=([^\0]*)\0", module)
+        for other in depends.group(1).decode().split(",") if depends else ():
+            add(plain(other))
+        order[name] = module
+
+    for name in MODULES:
+        add(plain(name))
+    entries += [Entry.file(f"mod/{name}.ko", module) for name, module in order.items()]
+    entries.append(Entry.file("mod/order", "".join(f"{name}\n" for name in order).encode()))
+    return entries
+
+
+def plain(name: str) -> str:
+    """A module's name as the kernel writes it."""
+    return name.split(".")[0].replace("-", "_")
+
+
+def one(folder: Path, pattern: str) -> Path:
+    found = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    if not found:
+        raise NoPackages(f"the packages hold no {pattern}")
+    return found[0]
+
+
+def flat_image(path: Path) -> bytes:
+    """An arm64 ``Image`` (magic at 56: Linux, Documentation/arch/arm64/booting.rst), unpacked if it was gzipped."""
+    data = path.read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        data = gzip.decompress(data)
+    if data[56:60] != b"ARM\x64":
+        raise NoPackages(f"{path.name} is no flat arm64 kernel image")
+    return data
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """Only one process at a time makes guests."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    made = linux_arm64()
+    print(made.kernel, made.initrd, *(bare(name) for name in ("irq", "arm64")), sep="\n")
