@@ -1,0 +1,67 @@
+"""What no single option shows to be wrong: names that nobody has, one chardev for two users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from timevm.config.model import Chardev, Monitor, Null, Stdio
+from timevm.engine.machine.spec import Blockdev, DeviceOption, Drive, ObjectOption
+from timevm.errors import UserError
+
+#: of one multiplexed chardev (QEMU's ``MAX_MUX``)
+MOST_FRONT_ENDS = 4
+
+
+def check_block_graph(
+    drives: Sequence[Drive],
+    blockdevs: Sequence[Blockdev],
+    devices: Sequence[DeviceOption],
+    objects: Sequence[ObjectOption],
+) -> None:
+    """Every ``drive=``, ``image=`` and ``rng=`` names something, and no name is there twice."""
+    nodes = [drive.identifier for drive in drives if drive.identifier]
+    nodes += [blockdev.node_name for blockdev in blockdevs]
+    for node in nodes:
+        if nodes.count(node) > 1:
+            raise UserError(f"-drive id={node}: Duplicate ID '{node}' for drive")
+    for drive in drives:
+        if drive.driver == "blkreplay" and drive.image not in nodes:
+            shown = f"-drive driver=blkreplay,image={drive.image}"
+            raise UserError(f"{shown}: Cannot find device='{drive.image}' nor node-name='{drive.image}'")
+    sources = [source.identifier for source in objects]
+    for device in devices:
+        properties = dict(device.properties)
+        if device.driver == "virtio-blk-device" and properties["drive"] not in nodes:
+            raise UserError(
+                f"-device virtio-blk-device,drive={properties['drive']}: "
+                f"Property 'virtio-blk-device.drive' can't find value '{properties['drive']}'"
+            )
+        if "rng" in properties and properties["rng"] not in sources:
+            raise UserError(f"-device {device.driver},rng={properties['rng']}: Device '{properties['rng']}' not found")
+
+
+def check_chardevs(
+    chardevs: Sequence[Chardev],
+    serial: Sequence[str | None],
+    monitors: Sequence[tuple[str, Monitor]],
+    gdb: str | None,
+) -> None:
+    """Every chardev that is used exists, and has one user unless it is multiplexed."""
+    known = {chardev.identifier: chardev for chardev in chardevs}
+    terminals = [chardev for chardev in chardevs if isinstance(chardev.backend, Stdio)]
+    if len(terminals) > 1:
+        raise UserError(f"{terminals[1].option}: cannot use stdio by multiple character devices")
+    uses = [(f"-serial chardev:{name}", name) for name in serial if name is not None]
+    uses += [(option, monitor.chardev) for option, monitor in monitors]
+    uses += [(f"-gdb chardev:{gdb}", gdb)] if gdb is not None else []
+    users: dict[str, list[str]] = {}
+    for option, name in uses:
+        if name not in known:
+            raise UserError(f'{option}: chardev "{name}" not found')
+        users.setdefault(name, []).append(option)
+    for name, options in users.items():
+        shareable = known[name].mux or isinstance(known[name].backend, Null)
+        if len(options) > 1 and not shareable:
+            raise UserError(f"{options[1]}: Device '{name}' is in use: give mux=on to its -chardev to share it")
+        if len(options) > MOST_FRONT_ENDS:
+            raise UserError(f"{options[-1]}: chardev '{name}' has {MOST_FRONT_ENDS} users already")

@@ -1,0 +1,59 @@
+"""The texts of ``-h``, ``-version``, ``-M help``, ``-cpu help`` and ``-d help``."""
+
+from __future__ import annotations
+
+import textwrap
+
+from timevm import __version__
+from timevm.config.table import LOG_ITEMS, OPTIONS
+from timevm.engine.machine.spec import CPU_MODELS
+
+_EXAMPLES = """\
+Examples
+  Boot a kernel on this terminal (Ctrl-A x leaves, Ctrl-A c is the monitor):
+    {program} -M virt -m 512 -nographic -kernel Image -initrd initrd.gz -append console=ttyAMA0
+
+  Record it, and replay the recording bit for bit:
+    {program} … -icount shift=auto,rr=record,rrfile=run.tvm
+    {program} … -icount shift=auto,rr=replay,rrfile=run.tvm
+
+  Replay under gdb, which can then go backwards, with a monitor for programs beside it:
+    {program} … -icount shift=auto,rr=replay,rrfile=run.tvm -s -S -qmp unix:qmp.sock,server=on,wait=off
+"""
+
+
+def version(program: str) -> str:
+    return f"timevm {__version__} ({program})\nIt counts, records and replays; free software, GPL-2.0-or-later."
+
+
+def usage(program: str) -> str:
+    lines = [f"usage: {program} [options]", ""]
+    group = None
+    for option in OPTIONS:
+        if option.group != group:
+            group = option.group
+            lines += ([] if len(lines) == 2 else [""]) + [group]
+        names = ", ".join(f"-{name}" for name in (option.name, *option.aliases))
+        heading = f"  {names} {option.argument}".rstrip()
+        if len(heading) <= 29 and len(option.help) <= 88:
+            lines.append(f"{heading:<30}{option.help}")
+        else:
+            lines.append(heading)
+            lines += textwrap.wrap(option.help, width=88, initial_indent=" " * 30, subsequent_indent=" " * 30)
+    lines += ["", _EXAMPLES.format(program=program)]
+    return "\n".join(lines).rstrip()
+
+
+def machines() -> str:
+    return (
+        "Supported machines are:\n"
+        "virt                 QEMU's ARM Virtual Machine, as far as timevm has it (GICv2, PL011, PL031, virtio-mmio)"
+    )
+
+
+def processors() -> str:
+    return "Available CPUs:\n" + "\n".join(f"  {name}" for name in sorted(CPU_MODELS))
+
+
+def log_items() -> str:
+    return "Log items (comma separated):\n" + "\n".join(f"{name:<15} {text}" for name, text in LOG_ITEMS.items())
