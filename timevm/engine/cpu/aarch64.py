@@ -33,7 +33,9 @@ TIMERS = ("virtual-timer", "physical-timer")
 
 TRANSLATION_BUFFER = 128 << 20
 TOP = (1 << 64) - 1
-NEVER = (1 << 62) - 1
+#: ``uc_ctl``'s number for writing UC_CTL_TLB_TYPE with one argument (UC_CTL_WRITE in unicorn.h)
+TRANSLATION_REQUEST = const.UC_CTL_TLB_TYPE | 1 << 26 | const.UC_CTL_IO_WRITE << 30
+SCTLR_MMU = 1
 
 # EL1h, all interrupts masked (Arm ARM D1.6.1: the state after a reset)
 RESET_PSTATE = 0x3C5
@@ -114,11 +116,13 @@ class Aarch64Cpu:
         timer_line: Callable[[str, bool], None],
         translation_buffer: int = TRANSLATION_BUFFER,
         exit_checks: bool = False,
+        flat_translation: bool = True,
     ) -> None:
         """Raises UserError for an unknown model, InternalError for a Unicorn that is not the known one.
 
-        ``timer_line(name, level)`` is called when one of TIMERS changes its line.  ``translation_buffer`` (bytes) and
-        ``exit_checks`` (Unicorn's slow check after each load and store) change nothing but speed.
+        ``timer_line(name, level)`` is called when one of TIMERS changes its line.  ``translation_buffer`` (bytes),
+        ``exit_checks`` (Unicorn's slow check after each load and store) and ``flat_translation`` (our own translation
+        while the MMU is off) change nothing but speed.
         """
         if model not in MODELS:
             raise UserError(f"unable to find CPU model '{model}' (known: {', '.join(MODELS)})")
@@ -152,6 +156,7 @@ class Aarch64Cpu:
         self._waiting = False
         self._breakpoint_hooks: dict[int, int] = {}
         self._watchpoints: frozenset[Watchpoint] = frozenset()
+        self._flat_translation = flat_translation
         self._make_native(time_shift, seed)
         self._add_hooks()
         self._prepare_system()
@@ -195,6 +200,8 @@ class Aarch64Cpu:
             flush_translations=unicorn_library.exported("tb_flush_aarch64"),
             invalidate_range=unicorn_library.exported("tb_invalidate_phys_range_aarch64"),
             take_exception=unicorn_library.exported("arm_cpu_do_interrupt_aarch64"),
+            flush_tlb_page=unicorn_library.exported("tlb_flush_page_aarch64"),
+            control=unicorn_library.exported("uc_ctl"),
             translate=unicorn_library.exported("arm_cpu_get_phys_page_attrs_debug_aarch64"),
         )
         engine.unicorn, engine.cpu_state = self._handle, state
@@ -213,19 +220,18 @@ class Aarch64Cpu:
         assert address is not None
         return address
 
-    def _add_hooks(self) -> None:
-        def hook(kind: int, name: str, instruction: int = 0, begin: int = 1, end: int = 0) -> None:
-            unicorn_library.add_hook(
-                self._engine, kind, self._native_function(name), self._address, begin, end, instruction
-            )
+    def _hook(self, kind: int, name: str, instruction: int = 0, begin: int = 1, end: int = 0) -> int:
+        """A native function for a kind of event between two addresses; ``begin > end``: everywhere."""
+        function = self._native_function(name)
+        return unicorn_library.add_hook(self._engine, kind, function, self._address, begin, end, instruction)
 
-        hook(const.UC_HOOK_BLOCK, "timevm_block")
-        hook(const.UC_HOOK_INTR, "timevm_exception")
-        hook(const.UC_HOOK_MEM_READ_UNMAPPED, "timevm_unmapped")
-        hook(const.UC_HOOK_MEM_WRITE_UNMAPPED, "timevm_unmapped")
-        hook(const.UC_HOOK_INSN, "timevm_system_read", arm64.UC_ARM64_INS_MRS)
-        hook(const.UC_HOOK_INSN, "timevm_system_write", arm64.UC_ARM64_INS_MSR)
-        hook(const.UC_HOOK_INSN, "timevm_system_instruction", arm64.UC_ARM64_INS_SYS)
+    def _add_hooks(self) -> None:
+        self._hook(const.UC_HOOK_BLOCK, "timevm_block")
+        self._hook(const.UC_HOOK_INTR, "timevm_exception")
+        self._hook(const.UC_HOOK_INSN, "timevm_system_read", arm64.UC_ARM64_INS_MRS)
+        self._hook(const.UC_HOOK_INSN, "timevm_system_write", arm64.UC_ARM64_INS_MSR)
+        self._hook(const.UC_HOOK_INSN, "timevm_system_instruction", arm64.UC_ARM64_INS_SYS)
+        self._hook(const.UC_HOOK_TLB_FILL, "timevm_flat_translation")
 
     def _prepare_system(self) -> None:
         """What firmware would have done before it left EL3."""
@@ -249,17 +255,19 @@ class Aarch64Cpu:
         unicorn_library.check(error, "map the guest's RAM")
         self.native.ram_base, self.native.ram_end = base, base + size
         self.native.ram_offset = self._ram_offset(self._handle, host_address)
-        # Never fires: nothing outside RAM is mapped unreadable.  It only keeps Unicorn from scanning its whole TLB at
-        # every translation.
+        if self._flat_translation:
+            self._pages = ctypes.create_string_buffer(size >> 12)
+            self.native.pages = ctypes.addressof(self._pages)
+            self.native.translation_request = TRANSLATION_REQUEST
+        # Outside RAM only, for a memory hook on a page keeps its stores in Unicorn's slow path.  READ_PROT never fires
+        # (nothing is mapped unreadable): it keeps Unicorn from scanning its whole TLB at every translation.
         for begin, end in ((0, base - 1), (base + size, TOP)):
-            unicorn_library.add_hook(
-                self._engine,
+            for kind in (
+                const.UC_HOOK_MEM_READ_UNMAPPED,
+                const.UC_HOOK_MEM_WRITE_UNMAPPED,
                 const.UC_HOOK_MEM_READ_PROT,
-                self._native_function("timevm_unmapped"),
-                self._address,
-                begin,
-                end,
-            )
+            ):
+                self._hook(kind, "timevm_unmapped", begin=begin, end=end)
 
     def map_mmio(
         self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = lambda data: None
@@ -499,13 +507,8 @@ class Aarch64Cpu:
             error = unicorn_library.hook_delete(self._handle, self._breakpoint_hooks.pop(address))
             unicorn_library.check(error, "remove a breakpoint")
         for address in addresses - self._breakpoint_hooks.keys():
-            self._breakpoint_hooks[address] = unicorn_library.add_hook(
-                self._engine,
-                const.UC_HOOK_CODE,
-                self._native_function("timevm_breakpoint"),
-                self._address,
-                address,
-                address,
+            self._breakpoint_hooks[address] = self._hook(
+                const.UC_HOOK_CODE, "timevm_breakpoint", begin=address, end=address
             )
         self._flush_translations(self._state)
 
@@ -515,6 +518,10 @@ class Aarch64Cpu:
         self._watchpoints = watchpoints
 
     # ---- state
+
+    def _follow_mmu(self) -> None:
+        """The CPU structure was replaced: translate as its SCTLR_EL1 says."""
+        self._library.timevm_set_mmu(self._address, self._read_system(SYSTEM_BY_NAME["SCTLR_EL1"]) & SCTLR_MMU)
 
     def _context(self) -> bytes:
         return ctypes.string_at(self._env, self._context_size)
@@ -538,6 +545,7 @@ class Aarch64Cpu:
         self.native.engine.lines = self.native.engine.translations_stale = 0
         self.native.engine.deadline = 0
         self._waiting = False
+        self._follow_mmu()
         self._flush_tlb(self._state)
 
     def state(self) -> dict[str, Any]:
@@ -573,4 +581,5 @@ class Aarch64Cpu:
         native_state.warp_ns = state["warp_ns"]
         engine.deadline = 0
         self._place(state["icount"])
+        self._follow_mmu()
         self._flush_tlb(self._state)

@@ -6,7 +6,7 @@ Fields and their meaning: ``common.h`` and ``aarch64.h``.
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_int32, c_int64, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import c_int, c_int32, c_int64, c_uint8, c_uint32, c_uint64, c_void_p
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -33,6 +33,8 @@ class UnicornCalls(ctypes.Structure):
         ("flush_translations", c_void_p),
         ("invalidate_range", c_void_p),
         ("take_exception", c_void_p),
+        ("flush_tlb_page", c_void_p),
+        ("control", c_void_p),
         ("translate", c_void_p),
     ]
 
@@ -115,7 +117,10 @@ class Aarch64(ctypes.Structure):
         ("seed", c_uint64),
         ("warp_ns", c_int64),
         ("time_shift", c_uint32),
+        ("mmu_is_off", c_uint32),
+        ("translation_request", c_uint32),
         ("padding", c_uint32),
+        ("pages", c_void_p),
         ("ram_base", c_uint64),
         ("ram_end", c_uint64),
         ("ram_offset", c_uint64),
@@ -151,6 +156,8 @@ def load() -> Any:
     library.timevm_evaluate_timers.argtypes = [c_void_p, c_int64]
     library.timevm_fetch_abort.restype = None
     library.timevm_fetch_abort.argtypes = [c_void_p]
+    library.timevm_set_mmu.restype = None
+    library.timevm_set_mmu.argtypes = [c_void_p, c_int]
     library.timevm_undefined.restype = None
     library.timevm_undefined.argtypes = [c_void_p]
     return library

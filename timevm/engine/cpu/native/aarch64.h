@@ -27,7 +27,10 @@ struct aarch64 {
     uint64_t seed;           /* RNDR */
     int64_t warp_ns;
     uint32_t time_shift; /* virtual ns = (icount << time_shift) + warp_ns */
+    uint32_t mmu_is_off;   /* addresses are translated by timevm_flat_translation */
+    uint32_t translation_request; /* uc_ctl's number for UC_CTL_TLB_TYPE; 0: leave translation to Unicorn always */
     uint32_t padding;
+    uint8_t *pages; /* one for each page of RAM: PAGE_WRITTEN, PAGE_EXECUTED while the MMU was off */
     uint64_t ram_base, ram_end, ram_offset; /* guest physical range; offset: what Unicorn calls its first byte */
     uint64_t features_processor;            /* ID_AA64PFR0_EL1 as the guest sees it */
     uint64_t features_debug;                /* ID_AA64DFR0_EL1 */

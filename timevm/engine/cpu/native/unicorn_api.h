@@ -13,6 +13,12 @@ struct coprocessor_register {
     uint64_t value;
 };
 
+/* what a UC_HOOK_TLB_FILL hook answers (uc_tlb_entry); permissions as UC_PROT_* */
+struct translation {
+    uint64_t physical;
+    uint32_t permissions;
+};
+
 /* functions exported by the Unicorn library, resolved by Python */
 struct unicorn_calls {
     int (*emu_stop)(void *unicorn);
@@ -21,6 +27,8 @@ struct unicorn_calls {
     void (*flush_translations)(void *cpu_state);
     void (*invalidate_range)(void *unicorn, uint64_t start, uint64_t end); /* by RAM offset */
     void (*take_exception)(void *cpu_state); /* arm_cpu_do_interrupt */
+    void (*flush_tlb_page)(void *cpu_state, uint64_t address);
+    int (*control)(void *unicorn, int request, ...); /* uc_ctl */
     uint64_t (*translate)(void *cpu_state, uint64_t address, void *attributes); /* no side effects; -1: unmapped */
 };
 
