@@ -524,6 +524,7 @@ class Aarch64Cpu:
         self._library.timevm_set_mmu(self._address, self._read_system(SYSTEM_BY_NAME["SCTLR_EL1"]) & SCTLR_MMU)
 
     def _context(self) -> bytes:
+        c_uint64.from_address(self._env + private.HOST_CYCLES).value = 0
         return ctypes.string_at(self._env, self._context_size)
 
     def _place(self, icount: int) -> None:

@@ -38,6 +38,8 @@ DAIF = 0x230
 SYNDROME = 0xBD0
 FAULT_ADDRESS = 0xBD8
 TARGET_LEVEL = 0xBE0
+#: the cycle counter's base (c15_ccnt): the only place where host time gets in; the guest never sees it
+HOST_CYCLES = 0x810
 
 #: how far into ``uc_struct`` the pointer to the CPU is looked for (bytes)
 SCAN = 0x1000
