@@ -224,6 +224,10 @@ class VmPort(Protocol):
     async def quit(self) -> None:
         """Ask the process to end in order."""
 
+    @property
+    def stops(self) -> Stops:
+        """What ``set_stops`` was last given (none at first): who borrows the stops gives them back."""
+
     async def set_stops(self, stops: Stops) -> None: ...
 
     async def set_replay_breakpoint(self, icount: int | None) -> None:

@@ -1,0 +1,95 @@
+"""What commands work on: the machine, and the facts about this process that only the application knows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import timevm
+from timevm.engine.control.port import RunResult, VmPort
+from timevm.monitor.commands.broadcast import Broadcast
+from timevm.monitor.commands.jobs import JobTable
+from timevm.qmp_schema.block import BlockDeviceInfo, BlockInfo, BlockStats, SnapshotInfo
+from timevm.qmp_schema.extension import TimevmCheckpoint
+from timevm.qmp_schema.machine import MachineInfo
+
+_log = logging.getLogger(__name__)
+
+#: the QEMU whose commands and texts timevm keeps to
+QEMU_VERSION = (7, 2, 0)
+PACKAGE = f"timevm {timevm.__version__}"
+
+
+@dataclass
+class Chardev:
+    """A character device.  Whoever owns it keeps ``filename`` true (``disconnected:…`` while nobody is there)."""
+
+    label: str
+    filename: str
+    frontend_open: bool = True
+
+
+class BlockPort(Protocol):
+    """The disks as the block commands see them.  Errors are UserErrors in QEMU's words."""
+
+    async def devices(self) -> list[BlockInfo]: ...
+
+    async def nodes(self) -> list[BlockDeviceInfo]: ...
+
+    async def statistics(self) -> list[BlockStats]: ...
+
+    async def save_snapshot(self, device: str, name: str) -> None: ...
+
+    async def delete_snapshot(self, device: str, identifier: str | None, name: str | None) -> SnapshotInfo: ...
+
+
+@dataclass
+class MonitorContext:
+    """One per process, shared by all sessions.
+
+    ``human_monitor`` executes a line of the human monitor (``timevm.monitor.hmp.run_hmp_line``): it lives a floor above
+    the commands, so the application plugs it in.  ``checkpoints`` lists what the timeline keeps in memory.
+    """
+
+    vm: VmPort
+    machines: Sequence[MachineInfo] = ()
+    chardevs: list[Chardev] = field(default_factory=list)
+    block: BlockPort | None = None
+    human_monitor: Callable[[str, MonitorContext], Awaitable[str]] | None = None
+    checkpoints: Callable[[], Awaitable[list[TimevmCheckpoint]]] | None = None
+    #: prompt of the human monitor
+    prompt: str = "(timevm) "
+    events: Broadcast = field(default_factory=Broadcast)
+    jobs: JobTable = field(init=False)
+    _seeks: set[asyncio.Task[RunResult]] = field(init=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.jobs = JobTable(self.events)
+
+    async def start_seek(self, icount: int) -> None:
+        """Begin to seek without waiting for the arrival.  Raises what the machine says at once (UserError)."""
+        seek = asyncio.get_running_loop().create_task(self.vm.seek(icount), name=f"seek to {icount}")
+        self._seeks.add(seek)
+        seek.add_done_callback(self._seek_ended)
+        await asyncio.sleep(0)  # lets it begin: a refusal is there now
+        if seek.done() and not seek.cancelled() and (refusal := seek.exception()) is not None:
+            raise refusal
+
+    def _seek_ended(self, seek: asyncio.Task[RunResult]) -> None:
+        self._seeks.discard(seek)
+        if not seek.cancelled() and (failure := seek.exception()) is not None:
+            _log.warning("%s failed: %s", seek.get_name(), failure)
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        for seek in list(self._seeks):
+            seek.cancel()
+        await asyncio.gather(*self._seeks, return_exceptions=True)
+        await self.jobs.close()
+
+
+#: how a command is done: from its validated arguments to a model, a list of them, or plain JSON values
+Handler = Callable[[MonitorContext, Any], Awaitable[Any]]

@@ -1,0 +1,149 @@
+"""timevm's own: steps, the ways back, and questions about history."""
+
+from __future__ import annotations
+
+from timevm.engine.control.port import ReplayMode, RunEnd, RunResult, Stops, WatchKind, Watchpoint
+from timevm.monitor.commands.context import Handler, MonitorContext
+from timevm.monitor.commands.errors import CommandError
+from timevm.qmp_schema.base import Empty
+from timevm.qmp_schema.extension import (
+    TimevmCheckpoint,
+    TimevmCount,
+    TimevmMark,
+    TimevmRange,
+    TimevmStopped,
+    TimevmStopReason,
+    TimevmStops,
+    TimevmTimeline,
+)
+from timevm.qmp_schema.run_state import RunState
+
+_REASONS = {
+    RunEnd.LIMIT: TimevmStopReason.ARRIVED,
+    RunEnd.KICKED: TimevmStopReason.INTERRUPTED,
+    RunEnd.RECORDING_ENDED: TimevmStopReason.RECORDING_ENDED,
+    RunEnd.POWERED_OFF: TimevmStopReason.GUEST_ENDED,
+    RunEnd.RESET: TimevmStopReason.GUEST_ENDED,
+    RunEnd.QUIT: TimevmStopReason.GUEST_ENDED,
+    RunEnd.GUEST_PANICKED: TimevmStopReason.GUEST_ENDED,
+    RunEnd.GUEST_ERROR: TimevmStopReason.GUEST_ENDED,
+}
+
+
+async def _program_counter(context: MonitorContext) -> int:
+    return await context.vm.inspect(lambda machine: machine.read_register("pc"))
+
+
+async def stopped(context: MonitorContext, result: RunResult, *, arrived: TimevmStopReason) -> TimevmStopped:
+    """``result`` for a script; ``arrived`` is what reaching the limit means for this command."""
+    stop = result.stop
+    if stop is not None:
+        return TimevmStopped(
+            icount=result.icount,
+            reason=TimevmStopReason.BREAKPOINT if stop.watch is None else TimevmStopReason.WATCHPOINT,
+            pc=stop.pc,
+            address=stop.address,
+            write=None if stop.watch is None else stop.is_write,
+        )
+    return TimevmStopped(
+        icount=result.icount,
+        reason=arrived if result.end is RunEnd.LIMIT else _REASONS.get(result.end, TimevmStopReason.ARRIVED),
+        pc=await _program_counter(context),
+        detail=result.detail or None,
+    )
+
+
+async def _must_replay(context: MonitorContext) -> None:
+    if (await context.vm.replay_info()).mode is not ReplayMode.PLAY:
+        raise CommandError("going back is allowed only in play mode")
+
+
+async def step(context: MonitorContext, arguments: TimevmCount) -> TimevmStopped:
+    if arguments.count < 1:
+        raise CommandError("count must be at least 1")
+    result = await context.vm.step(arguments.count)
+    return await stopped(context, result, arrived=TimevmStopReason.ARRIVED)
+
+
+async def reverse_step(context: MonitorContext, arguments: TimevmCount) -> TimevmStopped:
+    await _must_replay(context)
+    if arguments.count < 1:
+        raise CommandError("count must be at least 1")
+    before = (await context.vm.replay_info()).icount
+    result = await context.vm.reverse_step(arguments.count)
+    whole = before - result.icount >= arguments.count
+    arrived = TimevmStopReason.ARRIVED if whole else TimevmStopReason.HISTORY_BEGAN
+    return await stopped(context, result, arrived=arrived)
+
+
+async def reverse_continue(context: MonitorContext, arguments: TimevmStops) -> TimevmStopped:
+    await _must_replay(context)
+    if not arguments.breakpoints and not arguments.writes:
+        result = await context.vm.reverse_continue()
+        return await stopped(context, result, arrived=TimevmStopReason.HISTORY_BEGAN)
+    stops = Stops(
+        frozenset(arguments.breakpoints),
+        frozenset(Watchpoint(address, 1, WatchKind.WRITE) for address in arguments.writes),
+    )
+    return await _reverse_with(context, stops)
+
+
+async def _reverse_with(context: MonitorContext, stops: Stops) -> TimevmStopped:
+    """A reverse run with stops of its own; those of a debugger are in force again afterwards."""
+    debugger = context.vm.stops
+    await context.vm.set_stops(stops)
+    try:
+        result = await context.vm.reverse_continue()
+        return await stopped(context, result, arrived=TimevmStopReason.HISTORY_BEGAN)
+    finally:
+        await context.vm.set_stops(debugger)
+
+
+async def last_write(context: MonitorContext, arguments: TimevmRange) -> TimevmStopped:
+    await _must_replay(context)
+    if arguments.length < 1:
+        raise CommandError("length must be at least 1")
+    here = (await context.vm.replay_info()).icount
+    watch = Watchpoint(arguments.address, arguments.length, WatchKind.WRITE)
+    found = await _reverse_with(context, Stops(watchpoints=frozenset({watch})))
+    if found.icount != here:
+        await context.vm.seek(here)
+    return found
+
+
+async def timeline(context: MonitorContext, arguments: Empty) -> TimevmTimeline:
+    info = await context.vm.replay_info()
+    marks = [TimevmMark(kind="now", icount=info.icount)]
+    if info.mode is not ReplayMode.NONE:
+        marks.append(TimevmMark(kind="start", icount=0))
+    if info.end is not None:
+        marks.append(TimevmMark(kind="end", icount=info.end))
+    for snapshot in await context.vm.snapshots():
+        if snapshot.icount >= 0:
+            marks.append(TimevmMark(kind="snapshot", icount=snapshot.icount, name=snapshot.tag))
+    order = {"start": 0, "snapshot": 1, "now": 2, "end": 3}
+    return TimevmTimeline(
+        status=RunState(context.vm.run_state.value),
+        icount=info.icount,
+        virtual_time_ns=await context.vm.inspect(lambda machine: machine.now_ns()),
+        marks=sorted(marks, key=lambda mark: (mark.icount, order[mark.kind])),
+    )
+
+
+async def query_checkpoints(context: MonitorContext, arguments: Empty) -> list[TimevmCheckpoint]:
+    return [] if context.checkpoints is None else await context.checkpoints()
+
+
+async def cancel(context: MonitorContext, arguments: Empty) -> None:
+    await context.vm.stop()
+
+
+HANDLERS: dict[str, Handler] = {
+    "x-timevm-step": step,
+    "x-timevm-reverse-step": reverse_step,
+    "x-timevm-reverse-continue": reverse_continue,
+    "x-timevm-last-write": last_write,
+    "x-timevm-timeline": timeline,
+    "x-timevm-query-checkpoints": query_checkpoints,
+    "x-timevm-cancel": cancel,
+}

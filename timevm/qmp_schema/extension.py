@@ -1,0 +1,167 @@
+"""timevm's own commands: the ways back, for scripts.  Every one has a twin in the human monitor."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from timevm.qmp_schema.base import Bool, Command, Example, Int, QapiEnum, QapiModel, Str
+from timevm.qmp_schema.run_state import RunState
+
+_REPLAY_ONLY = "going back is allowed only in play mode"
+
+
+class TimevmStopReason(QapiEnum):
+    """Why a run ended: at the place asked for, at a stop, at one end of history, or because somebody said stop."""
+
+    ARRIVED = "arrived"
+    BREAKPOINT = "breakpoint"
+    WATCHPOINT = "watchpoint"
+    RECORDING_ENDED = "recording-ended"
+    HISTORY_BEGAN = "history-began"
+    INTERRUPTED = "interrupted"
+    GUEST_ENDED = "guest-ended"
+
+
+class TimevmCount(QapiModel):
+    """``count``: instructions, 1 if absent."""
+
+    count: Int = 1
+
+
+class TimevmStopped(QapiModel):
+    """Where the machine stands now.  ``address`` and ``write`` tell of a watchpoint's access; ``detail`` is prose."""
+
+    icount: Int
+    reason: TimevmStopReason
+    pc: Int | None = None
+    address: Int | None = None
+    write: Bool | None = None
+    detail: Str | None = None
+
+
+class TimevmStops(QapiModel):
+    """Guest virtual addresses of instructions, and of bytes whose writes are watched."""
+
+    breakpoints: list[Int] = Field(default_factory=list)
+    writes: list[Int] = Field(default_factory=list)
+
+
+class TimevmRange(QapiModel):
+    """``address``: guest virtual; ``length`` in bytes, 8 if absent."""
+
+    address: Int
+    length: Int = 8
+
+
+class TimevmMark(QapiModel):
+    """A named moment.  ``kind`` is ``start``, ``now``, ``end``, ``snapshot`` or ``breakpoint``."""
+
+    kind: Str
+    icount: Int
+    name: Str | None = None
+
+
+class TimevmTimeline(QapiModel):
+    """``virtual-time-ns``: of the guest, now."""
+
+    status: RunState
+    icount: Int
+    virtual_time_ns: Int
+    marks: list[TimevmMark]
+
+
+class TimevmCheckpoint(QapiModel):
+    """A place in memory from which the machine can run again; ``bytes``: what it costs."""
+
+    icount: Int
+    bytes: Int
+
+
+COMMANDS = (
+    Command(
+        name="x-timevm-step",
+        documentation="Execute `count` instructions and pause.  Answers when the machine stands.",
+        arguments=TimevmCount,
+        result=TimevmStopped,
+        example=Example({"count": 3}, {"icount": 1003, "reason": "arrived", "pc": 0x40000010}),
+        errors=("count must be at least 1",),
+        hmp="stepi",
+    ),
+    Command(
+        name="x-timevm-reverse-step",
+        documentation="Go back `count` instructions.  Answers when the machine stands there.",
+        arguments=TimevmCount,
+        result=TimevmStopped,
+        example=Example({"count": 1}, {"icount": 999, "reason": "arrived", "pc": 0x40000000}),
+        errors=(_REPLAY_ONLY, "count must be at least 1"),
+        hmp="reverse_stepi",
+    ),
+    Command(
+        name="x-timevm-reverse-continue",
+        documentation=(
+            "Go back to the last moment before now at which one of the stops was hit.  Without arguments the stops are "
+            "those that a debugger has set; otherwise they are the ones given, for this run only.  With none hit, the "
+            "machine stands at the start of history."
+        ),
+        arguments=TimevmStops,
+        result=TimevmStopped,
+        example=Example(
+            {"writes": [0x40200000]},
+            {"icount": 51200, "reason": "watchpoint", "pc": 0x40000120, "address": 0x40200000, "write": True},
+        ),
+        errors=(_REPLAY_ONLY,),
+        hmp="reverse_continue",
+    ),
+    Command(
+        name="x-timevm-last-write",
+        documentation=(
+            "Find the last write to a range of guest virtual memory before now.  The machine comes back to where it "
+            "was; the answer says where the write is: `replay-seek` goes there."
+        ),
+        arguments=TimevmRange,
+        result=TimevmStopped,
+        example=Example(
+            {"address": 0x40200000, "length": 4},
+            {"icount": 51200, "reason": "watchpoint", "pc": 0x40000120, "address": 0x40200000, "write": True},
+        ),
+        errors=(_REPLAY_ONLY, "length must be at least 1"),
+        hmp="last_write",
+    ),
+    Command(
+        name="x-timevm-timeline",
+        documentation="Where the machine stands, and the named moments of its history, in order.",
+        result=TimevmTimeline,
+        example=Example(
+            None,
+            {
+                "status": "paused",
+                "icount": 51200,
+                "virtual-time-ns": 51200,
+                "marks": [
+                    {"kind": "start", "icount": 0},
+                    {"kind": "snapshot", "icount": 40000, "name": "before-crash"},
+                    {"kind": "now", "icount": 51200},
+                    {"kind": "end", "icount": 90000},
+                ],
+            },
+        ),
+        hmp="timeline",
+    ),
+    Command(
+        name="x-timevm-query-checkpoints",
+        documentation="The checkpoints in memory from which the machine can run again, and what each costs.",
+        result=list[TimevmCheckpoint],
+        example=Example(None, [{"icount": 0, "bytes": 134217728}, {"icount": 1000000, "bytes": 659456}]),
+        hmp="info checkpoints",
+    ),
+    Command(
+        name="x-timevm-cancel",
+        documentation=(
+            "Cancel a seek or a reverse run under way: the machine is then where that began.  May be executed out of "
+            "band, so that it overtakes the command that it cancels."
+        ),
+        example=Example(None, {}),
+        allow_oob=True,
+        hmp="stop",
+    ),
+)
