@@ -1,6 +1,6 @@
 // Loop guest for -M virt (arm64): 1001 M instructions of loads, stores and arithmetic, "S" before and "E" behind them.
 // The labels p0, p1, p10, ... p1001 say how many millions of the loop are done.  The loop, the labels and the data are on
-// pages of their own; hotcold is an address in the loop's page that is never executed.
+// pages of their own; hotcold is an address in the loop's page that is never executed.  With WITH_MMU the MMU is on first.
     .macro phase label, rounds
     .globl \label
 \label:
@@ -11,10 +11,35 @@
 
     .globl _start
 _start:
+#ifdef WITH_MMU
+    // flat: 1 GiB of devices, 1 GiB of RAM that is code, and the same RAM again at 2 GiB, not executable, for the data
+    ldr x0, =level1
+    ldr x1, =0x0060000000000401         // block, AF, attribute 0 (device), never executed
+    str x1, [x0]
+    ldr x1, =0x0000000040000705         // block, AF, inner shareable, attribute 1
+    str x1, [x0, #8]
+    ldr x1, =0x0060000040000705
+    str x1, [x0, #16]
+    mov x1, #0xff00
+    msr mair_el1, x1
+    ldr x1, =0x803519                   // 39 bits, 4 KiB, write-back, no upper half
+    msr tcr_el1, x1
+    msr ttbr0_el1, x0
+    isb
+    mrs x1, sctlr_el1
+    mov x2, #0x1005                     // M, C, I
+    orr x1, x1, x2
+    msr sctlr_el1, x1
+    isb
+#endif
     ldr x9, =0x09000000
     mov w10, #'S'
     str w10, [x9]
     ldr x1, =buf
+#ifdef WITH_MMU
+    mov x2, #0x40000000
+    add x1, x1, x2
+#endif
     mov x2, #7
     mov x4, #0
     phase p0, 100000
@@ -60,3 +85,8 @@ hotcold:
     .globl buf
 buf:
     .quad 0, 0
+#ifdef WITH_MMU
+    .balign 4096
+level1:
+    .skip 4096
+#endif

@@ -8,7 +8,12 @@ tools=${CROSS_COMPILE:-aarch64-linux-gnu-}
 objects=$(mktemp -d)
 trap 'rm -rf "$objects"' EXIT
 cd "$objects"
-for guest in arm64 irq; do
-    "${tools}gcc" -c -g "-ffile-prefix-map=$sources=." "-ffile-prefix-map=$objects=." -o $guest.o "$sources/$guest.S"
-    "${tools}ld" -z max-page-size=4096 --build-id=none --no-warn-rwx-segments -T "$sources/bare.ld" -o "$folder/$guest.elf" $guest.o
-done
+build() { # NAME SOURCE [FLAGS]
+    name=$1 source=$2
+    shift 2
+    "${tools}gcc" -c -g "-ffile-prefix-map=$sources=." "-ffile-prefix-map=$objects=." "$@" -o $name.o "$sources/$source"
+    "${tools}ld" -z max-page-size=4096 --build-id=none --no-warn-rwx-segments -T "$sources/bare.ld" -o "$folder/$name.elf" $name.o
+}
+build arm64 arm64.S
+build arm64_mmu arm64.S -DWITH_MMU
+build irq irq.S
