@@ -1,0 +1,77 @@
+"""What a run of the machine ends with, and what one may ask it: plain data, shared with the floors above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from timevm.engine.cpu.base import Watchpoint
+
+
+class RunEnd(Enum):
+    """Why ``MachinePort.run`` came back."""
+
+    LIMIT = auto()  # at the icount asked for
+    KICKED = auto()  # somebody called kick(): look at the inbox, then run again
+    POWERED_OFF = auto()  # by the guest
+    RESET = auto()  # asked for by the guest or the user; the machine has not reset itself yet
+    QUIT = auto()  # a recorded QUIT request was replayed
+    RECORDING_ENDED = auto()  # replay: nothing more is known; `detail` says whether in order or by damage
+    DEBUG = auto()  # break- or watchpoint: see `stop`
+    GUEST_PANICKED = auto()
+    GUEST_ERROR = auto()  # the guest did what cannot go on
+
+
+@dataclass(frozen=True, slots=True)
+class DebugStop:
+    """What a debugger's stop was: at ``pc``; a watchpoint also has the address accessed and whether it was written."""
+
+    pc: int
+    watch: Watchpoint | None = None
+    address: int | None = None
+    is_write: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    end: RunEnd
+    icount: int
+    detail: str = ""
+    stop: DebugStop | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """Where a debugger wants to stop: guest virtual addresses of instructions, and watched ranges."""
+
+    breakpoints: frozenset[int] = frozenset()
+    watchpoints: frozenset[Watchpoint] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRegion:
+    """One range of the physical address space; ``kind`` is ``ram`` or ``io``; sizes in bytes."""
+
+    name: str
+    base: int
+    size: int
+    kind: str
+
+
+class ReplayMode(Enum):
+    """QAPI ``ReplayMode``."""
+
+    NONE = "none"
+    RECORD = "record"
+    PLAY = "play"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayInfo:
+    """``query-replay``."""
+
+    mode: ReplayMode
+    icount: int
+    filename: str | None = None
+    #: icount of the recording's end, known in replay only
+    end: int | None = None
