@@ -18,7 +18,7 @@ from unicorn import unicorn_const as const
 from timevm.engine.cpu import aarch64_private as private
 from timevm.engine.cpu import native, psci, unicorn_library
 from timevm.engine.cpu.aarch64_registers import REGISTERS, SYSTEM_BY_NAME, UNICORN_NUMBER, SystemRegister
-from timevm.engine.cpu.base import MmioHandler, Stop, StopKind, Watchpoint
+from timevm.engine.cpu.base import MmioHandler, Stop, StopKind, WatchKind, Watchpoint
 from timevm.errors import GuestError, InternalError, UserError
 
 MODELS = {
@@ -155,7 +155,10 @@ class Aarch64Cpu:
         self._failure: BaseException | None = None
         self._waiting = False
         self._breakpoint_hooks: dict[int, int] = {}
+        self._breakpoints: frozenset[int] = frozenset()
         self._watchpoints: frozenset[Watchpoint] = frozenset()
+        self._applied_watchpoints: frozenset[Watchpoint] = frozenset()
+        self._watch_hooks: list[int] = []
         self._flat_translation = flat_translation
         self._make_native(time_shift, seed)
         self._add_hooks()
@@ -362,6 +365,7 @@ class Aarch64Cpu:
     def run(self, limit: int) -> Stop:
         """Run until ``icount == limit`` at the latest.  About 10 us a call, nothing per block."""
         engine = self.native.engine
+        self._apply_stops()
         if self._waiting:
             self._library.timevm_evaluate_timers(self._address, self.icount)
             self._raise_failure()
@@ -502,20 +506,81 @@ class Aarch64Cpu:
     # ---- break- and watchpoints
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
-        """Costs a hook and the translation of one page for each that comes or goes."""
-        for address in [known for known in self._breakpoint_hooks if known not in addresses]:
-            error = unicorn_library.hook_delete(self._handle, self._breakpoint_hooks.pop(address))
-            unicorn_library.check(error, "remove a breakpoint")
-        for address in addresses - self._breakpoint_hooks.keys():
-            self._breakpoint_hooks[address] = self._hook(
-                const.UC_HOOK_CODE, "timevm_breakpoint", begin=address, end=address
-            )
-        self._flush_translations(self._state)
+        """Free; what changed is applied when the CPU runs next."""
+        self._breakpoints = addresses
 
     def set_watchpoints(self, watchpoints: frozenset[Watchpoint]) -> None:
-        if watchpoints:
-            raise UserError("watchpoints are not supported yet")
+        """Free; while there are any, every load and store of the guest takes Unicorn's slow path.
+
+        Raises UserError for more than the native table holds.
+        """
+        if len(watchpoints) > native.MAX_WATCHES:
+            raise UserError(f"more than {native.MAX_WATCHES} watchpoints")
         self._watchpoints = watchpoints
+
+    def _apply_breakpoints(self) -> None:
+        """Costs a hook and the translation of one block for each that comes or goes."""
+        changed = self._breakpoints ^ self._breakpoint_hooks.keys()
+        for address in sorted(changed):
+            if address in self._breakpoint_hooks:
+                error = unicorn_library.hook_delete(self._handle, self._breakpoint_hooks.pop(address))
+                unicorn_library.check(error, "remove a breakpoint")
+            else:
+                self._breakpoint_hooks[address] = self._hook(
+                    const.UC_HOOK_CODE, "timevm_breakpoint", begin=address, end=address
+                )
+        places = [self.translate(address) for address in changed]
+        if None in places:
+            self.flush_translations()  # it may have been translated in another address space
+        for place in places:
+            if place is not None:
+                self.code_changed(place, 4)
+
+    def _apply_watchpoints(self) -> None:
+        engine = self.native.engine
+        self._applied_watchpoints = self._watchpoints
+        for handle in self._watch_hooks:
+            unicorn_library.check(unicorn_library.hook_delete(self._handle, handle), "remove a watchpoint")
+        self._watch_hooks.clear()
+        kinds = {
+            WatchKind.READ: native.WATCH_READ,
+            WatchKind.WRITE: native.WATCH_WRITE,
+            WatchKind.ACCESS: native.WATCH_READ | native.WATCH_WRITE,
+        }
+        engine.watch_count = len(self._watchpoints)
+        for place, watch in enumerate(sorted(self._watchpoints, key=lambda watch: (watch.address, watch.length))):
+            engine.watches[place] = native.Watch(watch.address, watch.length, kinds[watch.kind])
+        if self._watchpoints:
+            for kind in (const.UC_HOOK_MEM_READ, const.UC_HOOK_MEM_WRITE):
+                self._watch_hooks.append(self._hook(kind, "timevm_access"))
+        self.flush_translations()  # whether accesses are looked at is decided when code is translated
+
+    def _apply_stops(self) -> None:
+        if self._breakpoints != self._breakpoint_hooks.keys():
+            self._apply_breakpoints()
+        if self._watchpoints != self._applied_watchpoints:
+            self._apply_watchpoints()
+
+    def run_collecting(self, limit: int) -> tuple[Stop, Stop | None]:
+        """Like ``run``, but pass by break- and watchpoints; also returns the last one that was passed.
+
+        10^5 hits cost native time only.
+        """
+        engine = self.native.engine
+        engine.collected.hits = 0
+        engine.collect = 1
+        try:
+            stop = self.run(limit)
+        finally:
+            engine.collect = 0
+        last = engine.collected
+        if not last.hits:
+            return stop, None
+        if last.is_watchpoint:
+            return stop, Stop(
+                StopKind.WATCHPOINT, int(last.icount), int(last.pc), int(last.address), bool(last.is_write)
+            )
+        return stop, Stop(StopKind.BREAKPOINT, int(last.icount), int(last.pc))
 
     # ---- state
 

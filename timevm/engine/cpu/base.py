@@ -80,6 +80,12 @@ class Cpu(Protocol):
     def run(self, limit: int) -> Stop:
         """Run until ``icount == limit`` at the latest; never past it.  O(1) native calls a slice, none per block."""
 
+    def run_collecting(self, limit: int) -> tuple[Stop, Stop | None]:
+        """Like ``run``, but pass by break- and watchpoints; also returns the last one that was passed.
+
+        At one icount the breakpoint is the one that counts, then the watchpoint of the lowest address.
+        """
+
     def kick(self) -> None:
         """Any thread: make ``run`` return soon, between two instructions."""
 

@@ -17,6 +17,8 @@ from timevm.errors import InternalError
 STOP_NONE, STOP_LIMIT, STOP_KICK, STOP_BREAKPOINT, STOP_WATCHPOINT, STOP_FIRMWARE_CALL, STOP_CALLBACK_FAILED = range(7)
 OUTPUT_BYTES = 4096
 MAX_WINDOWS = 64
+MAX_WATCHES = 64
+WATCH_READ, WATCH_WRITE = 1, 2
 NO_OFFSET = -1
 
 DeviceRead = ctypes.CFUNCTYPE(c_uint64, c_uint32, c_uint64, c_uint32)
@@ -49,6 +51,10 @@ class Window(ctypes.Structure):
         ("output_used", c_uint32),
         ("output", c_uint8 * OUTPUT_BYTES),
     ]
+
+
+class Watch(ctypes.Structure):
+    _fields_ = [("address", c_uint64), ("length", c_uint64), ("kind", c_uint32), ("padding", c_uint32)]
 
 
 class Collected(ctypes.Structure):
@@ -92,6 +98,8 @@ class Engine(ctypes.Structure):
         ("drain_output", DrainOutput),
         ("windows", ctypes.POINTER(Window) * MAX_WINDOWS),
         ("window_count", c_uint32),
+        ("watch_count", c_uint32),
+        ("watches", Watch * MAX_WATCHES),
     ]
 
 

@@ -241,6 +241,49 @@ EXPORT void timevm_breakpoint(void *unicorn, uint64_t pc, uint32_t size, struct 
     meet_stop(&cpu->engine, STOP_BREAKPOINT, pc, pc, 0, WORD);
 }
 
+/* An access to `size` bytes at virtual `address` is about to happen: is one of the watched ranges hit? */
+static void look_at_watches(struct aarch64 *cpu, uint64_t address, uint64_t size, int is_write)
+{
+    struct engine *engine = &cpu->engine;
+
+    for (uint32_t i = 0; i < engine->watch_count; i++) {
+        const struct watch *watch = &engine->watches[i];
+
+        if ((watch->kind >> is_write & 1) && address < watch->address + watch->length &&
+            watch->address < address + size)
+            meet_stop(engine, STOP_WATCHPOINT, *engine->pc, watch->address > address ? watch->address : address,
+                      (uint32_t)is_write, WORD);
+    }
+}
+
+/* UC_HOOK_MEM_READ, _WRITE while somebody watches.  Unicorn tells the physical address: a watched page is looked up in
+   the guest's tables of this moment, but only if the place in the page fits. */
+EXPORT void timevm_access(void *unicorn, int type, uint64_t physical, int size, int64_t value, struct aarch64 *cpu)
+{
+    struct engine *engine = &cpu->engine;
+    uint64_t attributes[4] = {0};
+
+    (void)unicorn, (void)value;
+    for (uint32_t i = 0; i < engine->watch_count; i++) {
+        const struct watch *watch = &engine->watches[i];
+        uint64_t page = watch->address & ~(uint64_t)4095, last = (watch->address + watch->length - 1) & ~(uint64_t)4095;
+
+        if (!(watch->kind >> (type == 17 /* UC_MEM_WRITE */) & 1))
+            continue;
+        for (;; page += 4096) {
+            uint64_t at = page + (physical & 4095); /* where the access would be in this page */
+
+            if (at < watch->address + watch->length && watch->address < at + (uint64_t)size &&
+                engine->call.translate(engine->cpu_state, page, attributes) == (physical & ~(uint64_t)4095)) {
+                look_at_watches(cpu, at, (uint64_t)size, type == 17);
+                return;
+            }
+            if (page == last)
+                break;
+        }
+    }
+}
+
 /* ---- devices ---- */
 
 /* The access is executed as the only instruction of a block.  Returns with the pc known when it is. */
@@ -548,6 +591,8 @@ EXPORT uint32_t timevm_system_instruction(void *unicorn, uint32_t name, const st
     (void)name;
     if (reg->crn != 7)
         return 0;
+    if (engine->watch_count && reg->op1 == 3 && reg->crm == 4 && reg->op2 == 1) /* DC ZVA clears a line */
+        look_at_watches(cpu, reg->value & ~(uint64_t)(CACHE_LINE - 1), CACHE_LINE, 1);
     if (reg->op1 == 3 && reg->crm == 5 && reg->op2 == 1) { /* IC IVAU */
         address = engine->call.translate(engine->cpu_state, reg->value & ~(uint64_t)4095, attributes);
         if (address == ~(uint64_t)0)

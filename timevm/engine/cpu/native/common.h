@@ -42,6 +42,15 @@ struct window {
     uint8_t output[OUTPUT_BYTES];
 };
 
+#define MAX_WATCHES 64
+
+/* a range of guest virtual addresses that somebody watches */
+struct watch {
+    uint64_t address, length;
+    uint32_t kind; /* bit 0: reads, bit 1: writes */
+    uint32_t padding;
+};
+
 /* the last stop that was passed by while `collect` is set */
 struct collected {
     uint64_t hits;
@@ -83,6 +92,8 @@ struct engine {
     void (*drain_output)(uint32_t window);
     struct window *windows[64];
     uint32_t window_count;
+    uint32_t watch_count;
+    struct watch watches[MAX_WATCHES]; /* in order of address */
 };
 
 /* icount at `pc` inside the block that was paid for last; O(1) */
