@@ -1,0 +1,54 @@
+"""What an idle machine does with its time while it is live or recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from timevm.engine.replay.inbox import Inbox, Wait
+
+SECOND = 1_000_000_000
+
+
+class Idling:
+    """``sleep`` True: virtual time goes as real time does while the CPU waits; False: it jumps to the next timer.
+
+    ``host_ns`` is a monotonic clock of the host (ns).
+    """
+
+    def __init__(self, inbox: Inbox, sleep: bool, host_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._inbox = inbox
+        self._sleep = sleep
+        self._host_ns = host_ns
+        #: a wait that somebody interrupted who brought nothing (a monitor, say) goes on where it was
+        self._waited_at: int | None = None
+        self._waited_ns = 0
+
+    def idle(self, icount: int, now_ns: int, deadline_ns: int | None) -> int | None:
+        """See ``Gate.idle``."""
+        jump = None if deadline_ns is None else deadline_ns - now_ns
+        if self._inbox.has_news() or (jump is not None and jump <= 0):
+            return None
+        if self._sleep:
+            return self._wait(icount, jump)
+        if jump is None:
+            self._inbox.wait(None)
+        return jump
+
+    def _wait(self, icount: int, jump: int | None) -> int | None:
+        start = self._host_ns() - (self._waited_ns if self._waited_at == icount else 0)
+        self._waited_at = None
+        while True:
+            elapsed = self._host_ns() - start
+            if jump is not None and elapsed >= jump:
+                return jump
+            reason = self._inbox.wait(None if jump is None else (jump - elapsed) / SECOND)
+            if reason is not Wait.TIME:
+                break
+        elapsed = self._host_ns() - start
+        if jump is not None:
+            elapsed = min(elapsed, jump)
+        if reason is Wait.NEWS:
+            return elapsed or None
+        self._waited_at, self._waited_ns = icount, elapsed
+        return None
