@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from timevm import __version__
 from timevm.engine.replay.events import Digest, End, Event, Idle, Request, RequestKind, SerialInput
+from timevm.engine.replay.gate import NEVER
 from timevm.errors import RecordingError
 
 #: of the whole file; a change of any layout in it makes a new one
@@ -127,8 +128,8 @@ def _serial_input(cursor: Cursor) -> Event:
 
 def _idle(cursor: Cursor) -> Event:
     ns = cursor.varint()
-    if ns == 0:
-        raise MalformedEvent("an idle jump of 0 ns")
+    if not 0 < ns <= NEVER:
+        raise MalformedEvent(f"an idle jump of {ns} ns")
     return Idle(ns)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
 from timevm.engine.replay import log_format as layout
@@ -28,6 +28,8 @@ class FrameTable:
     offsets: array[int] = field(default_factory=lambda: array("Q"))
     #: number of the first event of each frame
     first_events: array[int] = field(default_factory=lambda: array("Q"))
+    #: icount of the first event of each frame
+    first_icounts: array[int] = field(default_factory=lambda: array("Q"))
     events: int = 0
     #: icount of the last event
     last_icount: int = 0
@@ -39,10 +41,22 @@ class FrameTable:
         """Number of the frame that holds event number ``event`` (which must exist)."""
         return bisect_right(self.first_events, event) - 1
 
+    def frame_before(self, icount: int) -> int | None:
+        """The last frame that begins before ``icount``; None: all begin there or later."""
+        frame = bisect_left(self.first_icounts, icount) - 1
+        return None if frame < 0 else frame
+
+    def append(self, offset: int, first_icount: int, events: int) -> None:
+        """Raises OverflowError for what no file can hold."""
+        self.offsets.append(offset)
+        self.first_events.append(self.events)
+        self.first_icounts.append(first_icount)
+        self.events += events
+
     def cut(self, frame: int, damage: Damage) -> None:
         """Frame number ``frame`` and all behind it turned out to be unsound."""
         self.events = self.first_events[frame]
-        del self.offsets[frame:], self.first_events[frame:]
+        del self.offsets[frame:], self.first_events[frame:], self.first_icounts[frame:]
         self.last_icount = damage.icount
         self.damage = damage
 
@@ -84,9 +98,7 @@ class RecordingFile:
                 table.damage = Damage(table.last_icount, offset, self._with_loss(str(error), table))
                 return table
             if head.kind == FrameKind.EVENTS:
-                table.offsets.append(offset)
-                table.first_events.append(table.events)
-                table.events += head.events
+                table.append(offset, head.first, head.events)
                 table.last_icount = head.last
             elif head.kind == FrameKind.END:
                 table.end_offset = offset
@@ -111,13 +123,11 @@ class RecordingFile:
                 return None
             cursor = Cursor(layout.plain_payload(head, stored))
             table = FrameTable(last_icount=end.last, end_offset=end_offset)
-            offset = 0
+            offset = first = 0
             while not cursor.at_end:
                 offset += cursor.varint()
-                cursor.varint()
-                table.offsets.append(offset)
-                table.first_events.append(table.events)
-                table.events += cursor.varint()
+                first += cursor.varint()
+                table.append(offset, first, cursor.varint())
         except (UnsoundFrame, MalformedEvent, OverflowError):
             return None
         return table if len(table.offsets) == frames and table.events == events else None

@@ -9,10 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from timevm import __version__
+from timevm.engine.replay.gate import NEVER
 from timevm.errors import RecordingError
 
 MIB = 1 << 20
 SEED_BYTES = 32
+#: what a header may say at most: of any machine that could be built (QEMU's largest shift is 10)
+LARGEST_RAM, LARGEST_SHIFT, LARGEST_RTC = 1 << 48, 10, 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,18 @@ class Identity:
         """Raises RecordingError if it is not what ``to_json`` writes."""
         try:
             record = json.loads(data)
-            return cls(**{name: _FIELDS[name](value) for name, value in record.items()})
+            identity = cls(**{name: _FIELDS[name](value) for name, value in record.items()})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise RecordingError(f"the description of the recorded machine cannot be read: {error!r}") from error
+        if not (
+            0 < identity.ram_bytes <= LARGEST_RAM
+            and 0 <= identity.shift <= LARGEST_SHIFT
+            and abs(identity.rtc_base_seconds) <= LARGEST_RTC
+            and len(identity.seed) == SEED_BYTES
+            and 0 <= identity.start_icount < NEVER
+        ):
+            raise RecordingError("the description of the recorded machine holds a number that is out of range")
+        return identity
 
 
 def _show_bytes(value: int) -> str:

@@ -9,6 +9,7 @@ from enum import IntEnum
 import xxhash
 import zstandard
 
+from timevm.engine.replay.gate import NEVER
 from timevm.errors import RecordingError
 
 #: 0x89 and the newlines show a file that went through a text-mode copy
@@ -28,7 +29,8 @@ END_SIZE = FRAME.size + END_PAYLOAD.size
 #: a frame is written when it has so many bytes or events; one large event may make it larger
 FRAME_BYTES = 16 << 10
 FRAME_EVENTS = 4096
-LARGEST_PLAIN = 64 << 20
+LARGEST_PLAIN = 16 << 20
+LARGEST_EVENT = LARGEST_PLAIN - FRAME_BYTES
 FLAG_ZSTD = 1
 #: plain payloads shorter than this are never compressed
 WORTH_COMPRESSING = 64
@@ -83,8 +85,10 @@ def unpack_head(data: bytes) -> FrameHead:
         raise UnsoundFrame("the frame is cut short")
     head = FrameHead(*FRAME.unpack(data[: FRAME.size]))
     known = head.kind in (FrameKind.EVENTS, FrameKind.INDEX, FrameKind.END) and head.flags in (0, FLAG_ZSTD)
-    if not known or head.plain > LARGEST_PLAIN or head.stored > head.plain or head.first > head.last:
+    if not known or head.plain > LARGEST_PLAIN or head.stored > head.plain:
         raise UnsoundFrame("what should be a frame is none")
+    if not head.first <= head.last < NEVER:
+        raise UnsoundFrame("the frame's instruction counts are impossible")
     return head
 
 

@@ -7,6 +7,7 @@ import stat
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from timevm.engine.replay import log_format as layout
@@ -90,7 +91,7 @@ class LogReader:
         """Why there is nothing behind ``end_icount``: a sentence without a full stop."""
         at = f"instruction {self.end_icount}"
         if self.end is not None:
-            why = END_REASONS.get(self.end.reason, self.end.reason)
+            why = END_REASONS.get(self.end.reason, ascii(self.end.reason))
             text = f"the recording ends at {at}: {why}"
             return text if self.damage is None else f"{text}; behind it the file is damaged: {self.damage.reason}"
         if self.damage is not None:
@@ -117,6 +118,28 @@ class LogReader:
         while (entry := self.entry(number)) is not None:
             yield entry
             number += 1
+
+    def number_at(self, icount: int) -> int:
+        """Number of the first event at ``icount`` or later (``event_count`` if there is none)."""
+        frame = self._table.frame_before(icount)
+        number = 0 if frame is None else self._table.first_events[frame]
+        while (entry := self.entry(number)) is not None and entry.icount < icount:
+            number += 1
+        return number
+
+    @property
+    def file_size(self) -> int:
+        return self._file.size()
+
+    @property
+    def header_size(self) -> int:
+        """Bytes before the first frame."""
+        return self._file.frames_at
+
+    def index_agrees(self) -> bool:
+        """The index at the end says what a walk over the frames found.  For verification."""
+        index = self._file.index()
+        return index is not None and index == self._table
 
     def frames(self) -> Iterator[FrameInfo]:
         """All frames of events that are sound on disk."""
@@ -158,7 +181,8 @@ class LogReader:
         if head.kind != FrameKind.EVENTS:
             raise UnsoundFrame("what should be a frame of events is another one")
         try:
-            entries = list(decode(layout.plain_payload(head, stored), head.first))
+            # one more than there should be, so that a frame that lies cannot fill the memory
+            entries = list(islice(decode(layout.plain_payload(head, stored), head.first), head.events + 1))
         except MalformedEvent as error:
             raise UnsoundFrame(str(error)) from error
         if len(entries) != head.events or entries[0].icount != head.first or entries[-1].icount != head.last:

@@ -87,7 +87,7 @@ class LogWriter:
                 self._pending_first = self._pending_last = icount
                 self._pending_since = time.monotonic()
                 self._changed.notify()
-            encode(self._pending, icount - self._pending_last, event)
+            self._encode(icount - self._pending_last, event)
             self._pending_last = icount
             self._pending_events += 1
             self.events += 1
@@ -97,6 +97,13 @@ class LogWriter:
                 except HostError:
                     self._failure_told = True
                     raise
+
+    def _encode(self, delta: int, event: Event) -> None:
+        before = len(self._pending)
+        encode(self._pending, delta, event)
+        if len(self._pending) - before > layout.LARGEST_EVENT:
+            del self._pending[before:]
+            raise InternalError(f"an event of more than {layout.LARGEST_EVENT} bytes ({type(event).__name__})")
 
     def flush(self) -> None:
         """Everything appended so far is in the file when this returns.  Raises HostError."""

@@ -1,0 +1,100 @@
+"""What makes a recording another machine's is named, every bit of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.engine.replay.toys import IDENTITY, identity
+from timevm.engine.replay.identity import Identity
+from timevm.errors import RecordingError
+
+digests = st.none() | st.text("0123456789abcdef", min_size=16, max_size=64)
+pairs = st.lists(st.tuples(st.text(), st.text()), max_size=3).map(tuple)
+identities = st.builds(
+    Identity,
+    machine=st.text(),
+    cpu=st.text(),
+    ram_bytes=st.integers(1, 1 << 40),
+    shift=st.integers(0, 10),
+    rtc_base_seconds=st.integers(-(1 << 40), 1 << 40),
+    seed=st.binary(min_size=32, max_size=32),
+    kernel=digests,
+    initrd=digests,
+    dtb=digests,
+    append=st.text(),
+    disks=pairs,
+    loaders=pairs,
+    start_icount=st.integers(0, 1 << 60),
+    start_snapshot=st.none() | st.text(),
+)
+
+
+@given(identities)
+def test_it_survives_json(one: Identity) -> None:
+    assert Identity.from_json(one.to_json()) == one
+
+
+@given(identities, identities)
+def test_differences_are_named_and_only_they(one: Identity, other: Identity) -> None:
+    lines = one.differences(other)
+    compared = [name for name in one.__dataclass_fields__ if name not in ("start_icount", "start_snapshot")]
+    assert bool(lines) == any(getattr(one, name) != getattr(other, name) for name in compared)
+    assert one.differences(one) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"ram_bytes": 256 << 20}, "RAM size: recorded with 512 MiB, now 256 MiB"),
+        ({"machine": "raspi3b"}, "machine: recorded with virt, now raspi3b"),
+        ({"cpu": "max"}, "CPU model: recorded with cortex-a57, now max"),
+        ({"kernel": None}, "kernel: recorded with the one with digest abababababababab, now none"),
+        ({"append": "quiet"}, "-append: recorded with \"console=ttyAMA0 'quoted' ünïcode\", now 'quiet'"),
+        ({"shift": 0}, "icount shift: recorded with 3, now 0"),
+        ({"rtc_base_seconds": 0}, "RTC base: recorded with 2023-11-14T22:13:20, now 1970-01-01T00:00:00"),
+        ({"disks": ()}, "disk 'hd0': recorded with the one with digest cdcdcdcdcdcdcdcd, now none"),
+        ({"loaders": (("a.bin", "12"),)}, "loaded file 'a.bin': recorded with none, now the one with digest 12"),
+        ({"timevm_version": "9"}, f"timevm: recorded with {IDENTITY.timevm_version}, now 9"),
+    ],
+)
+def test_a_difference_in_words(changes: dict[str, object], line: str) -> None:
+    assert IDENTITY.differences(identity(**changes)) == [line]
+
+
+def test_every_difference_is_named() -> None:
+    lines = IDENTITY.differences(identity(ram_bytes=1, cpu="max", append="", disks=(("hd0", "x"), ("hd1", "y"))))
+    assert [line.split(":")[0] for line in lines] == ["CPU model", "RAM size", "-append", "disk 'hd0'", "disk 'hd1'"]
+
+
+def test_a_replay_takes_the_choices_of_the_recording() -> None:
+    now = identity(shift=0, rtc_base_seconds=5, seed=bytes(32), start_icount=7)
+    assert IDENTITY.differences(now.replaying(IDENTITY)) == []
+    assert now.replaying(IDENTITY) == IDENTITY
+    assert len(IDENTITY.differences(now.replaying(IDENTITY, keep_shift=True, keep_rtc_base=True))) == 2
+
+
+@given(
+    st.binary(max_size=100)
+    | st.text().map(str.encode)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.sampled_from([*IDENTITY.__dataclass_fields__, "other"]), inner)
+        ),
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_garbage_is_refused(data: bytes) -> None:
+    with pytest.raises(RecordingError, match="recorded machine"):
+        Identity.from_json(data)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"shift": 11}, {"shift": -1}, {"ram_bytes": 0}, {"seed": b""}, {"start_icount": 1 << 62}]
+)
+def test_impossible_numbers_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(RecordingError, match="out of range"):
+        Identity.from_json(identity(**changes).to_json())
