@@ -118,6 +118,11 @@ class LogWriter:
                 self._failure_told = True
                 raise self._failure
 
+    @property
+    def failed(self) -> bool:
+        """The file cannot be written any more; the next ``append`` raises."""
+        return self._failure is not None
+
     def close(self) -> None:
         """Flush, write index and end mark.  Idempotent.  Raises HostError if the file is not whole and nobody knows."""
         with self._changed:

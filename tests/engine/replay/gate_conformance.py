@@ -1,0 +1,240 @@
+"""What every gate that takes live input must do, as functions of a factory."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tests.engine.replay.toys import ToySink
+from timevm.engine.replay.events import Event, Request, RequestKind, SerialInput
+from timevm.engine.replay.gate import NEVER, Gate
+
+TIMEOUT = 10  # seconds
+
+
+class LiveLikeGate(Gate, Protocol):
+    def backlog(self, port: int) -> int: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+
+class MakeGate(Protocol):
+    def __call__(self, *, sleep: bool, host_ns: Callable[[], int] = ...) -> LiveLikeGate: ...
+
+
+def settle(gate: Gate, sink: ToySink, icount: int = 0) -> None:
+    """Deliver until nothing is left to do at ``icount``."""
+    sink.icount = icount
+    while gate.deliver(icount, sink):
+        pass
+
+
+class Elsewhere:
+    """Calls ``gate.idle`` on a thread; ``answer`` waits for what it returns."""
+
+    def __init__(self, gate: Gate, icount: int, now_ns: int, deadline_ns: int | None) -> None:
+        self._answers: list[int | None] = []
+        self._thread = threading.Thread(
+            target=lambda: self._answers.append(gate.idle(icount, now_ns, deadline_ns)), daemon=True
+        )
+        self._thread.start()
+
+    def still_waits(self, seconds: float = 0.05) -> bool:
+        self._thread.join(seconds)
+        return self._thread.is_alive()
+
+    def answer(self) -> int | None:
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive(), f"idle still blocks after {TIMEOUT} s"
+        return self._answers[0]
+
+
+def check_events_leave_in_order_and_once(make: MakeGate) -> None:
+    gate, sink = make(sleep=False), ToySink()
+    settle(gate, sink)
+    events: list[Event] = [
+        SerialInput(0, b"a"),
+        SerialInput(1, b"b"),
+        Request(RequestKind.POWERDOWN),
+        SerialInput(1, b"c"),
+        Request(RequestKind.RESET),
+    ]
+    for event in events:
+        gate.inject(event)
+    assert gate.horizon(7) == 7
+    settle(gate, sink, 7)
+    assert sink.history == [(7, 0, event) for event in events]
+    assert gate.horizon(7) > 7
+    assert not gate.deliver(7, sink)
+    gate.close()
+    gate.close()
+
+
+def check_bytes_come_as_fast_as_the_port_takes_them(make: MakeGate) -> None:
+    """No byte is lost, none overtakes another; a full port holds up neither another one nor a request."""
+    gate, sink = make(sleep=False), ToySink(room=0)
+    settle(gate, sink)
+    chance = random.Random(5)
+    sent = chance.randbytes(10_000)
+    start = 0
+    while start < len(sent):
+        size = chance.choice((1, 1, 3, 16, 700))
+        gate.inject(SerialInput(0, sent[start : start + size]))
+        start += size
+    gate.inject(SerialInput(0, b""))
+    assert gate.backlog(0) == len(sent) and gate.backlog(1) == 0
+    settle(gate, sink, 1)
+    assert sink.history == []
+    # nothing can be delivered: the machine must be let run, but asked again before long
+    assert 1 < gate.horizon(1) < NEVER
+    gate.inject(Request(RequestKind.RESET))
+    settle(gate, sink, 2)
+    assert sink.history == [(2, 0, Request(RequestKind.RESET))]
+    icount = 2
+    while gate.backlog(0):
+        icount = gate.horizon(icount)
+        sink.room = chance.randrange(20)
+        if gate.deliver(icount, sink):
+            assert len(sink.history[-1][2].data) <= sink.room  # type: ignore[attr-defined]  # it is serial input
+    assert sink.received() == sent
+    assert gate.horizon(icount + 1) > icount + 1
+    gate.close()
+
+
+def check_a_full_port_does_not_hold_up_another(make: MakeGate) -> None:
+    class OneFull(ToySink):
+        def capacity(self, event: SerialInput) -> int:
+            return 0 if event.port == 0 else 16
+
+    gate, sink = make(sleep=False), OneFull()
+    gate.inject(SerialInput(0, b"held up"))
+    gate.inject(SerialInput(1, b"through"))
+    settle(gate, sink)
+    assert sink.received(1) == b"through" and sink.received(0) == b""
+    assert gate.backlog(0) == 7
+    gate.close()
+
+
+def check_input_does_not_overtake_a_request(make: MakeGate) -> None:
+    """What is typed after a reset was asked for belongs to the machine after it."""
+    gate, sink = make(sleep=False), ToySink()
+    settle(gate, sink)
+    gate.inject(SerialInput(0, b"before"))
+    gate.inject(Request(RequestKind.RESET))
+    gate.inject(SerialInput(0, b"after"))
+    settle(gate, sink)
+    assert [event for _, _, event in sink.history] == [
+        SerialInput(0, b"before"),
+        Request(RequestKind.RESET),
+        SerialInput(0, b"after"),
+    ]
+    gate.close()
+
+
+def check_without_sleep_time_jumps(make: MakeGate) -> None:
+    gate, sink = make(sleep=False), ToySink()
+    settle(gate, sink)
+    day = 86_400 * 10**9
+    start = time.monotonic()
+    assert gate.idle(10, 1000, 1000 + day) == day
+    assert time.monotonic() - start < TIMEOUT
+    assert gate.idle(10, 1000, 1000) is None  # due already
+    assert gate.idle(10, 1000, 999) is None
+    gate.inject(SerialInput(0, b"x"))
+    assert gate.idle(10, 1000, 1000 + day) is None  # there is something to deliver first
+    gate.close()
+
+
+def check_with_nothing_ahead_it_blocks(make: MakeGate, sleep: bool) -> None:
+    for interrupt in ("inject", "wake"):
+        gate, sink = make(sleep=sleep), ToySink()
+        settle(gate, sink)
+        waiting = Elsewhere(gate, 10, 0, None)
+        assert waiting.still_waits()
+        if interrupt == "inject":
+            gate.inject(SerialInput(0, b"x"))
+        else:
+            gate.wake()
+        jump = waiting.answer()
+        assert (jump is not None and jump > 0) if sleep and interrupt == "inject" else jump is None
+        gate.close()
+
+
+def check_a_wake_or_input_before_the_wait_is_not_lost(make: MakeGate) -> None:
+    for sleep in (True, False):
+        gate, sink = make(sleep=sleep), ToySink()
+        settle(gate, sink)
+        gate.wake()
+        assert Elsewhere(gate, 10, 0, None).answer() is None
+        gate.inject(SerialInput(0, b"x"))
+        assert Elsewhere(gate, 10, 0, None).answer() is None
+        gate.close()
+
+
+def check_input_that_a_full_port_holds_up_does_not_keep_the_machine_awake(make: MakeGate) -> None:
+    gate, sink = make(sleep=False), ToySink(room=0)
+    gate.inject(SerialInput(0, b"x"))
+    settle(gate, sink)
+    waiting = Elsewhere(gate, 10, 0, None)
+    assert waiting.still_waits()
+    assert make(sleep=False).idle(10, 0, 50) in (50, None)
+    gate.inject(SerialInput(1, b"y"))
+    assert waiting.answer() is None
+    gate.close()
+
+
+def check_with_sleep_time_is_real(make: MakeGate) -> None:
+    gate, sink = make(sleep=True), ToySink()
+    settle(gate, sink)
+    start = time.monotonic_ns()
+    assert gate.idle(10, 500, 500 + 30_000_000) == 30_000_000
+    assert time.monotonic_ns() - start >= 30_000_000
+    waiting = Elsewhere(gate, 10, 0, 3600 * 10**9)
+    assert waiting.still_waits()
+    before = time.monotonic_ns()
+    gate.inject(SerialInput(0, b"x"))
+    jump = waiting.answer()
+    assert jump is not None
+    # as long as it waited, as far as this thread can tell
+    assert 10_000_000 <= jump <= time.monotonic_ns() - start, before
+    settle(gate, sink, 10)
+    assert sink.received() == b"x"
+    gate.close()
+
+
+def check_looking_at_an_idle_machine_does_not_slow_its_clock(make: MakeGate) -> None:
+    """A monitor wakes it again and again; time that passed so far is not forgotten."""
+    clock = [0]
+    gate, sink = make(sleep=True, host_ns=lambda: clock[0]), ToySink()
+    settle(gate, sink)
+
+    for _ in range(5):
+        waiting = Elsewhere(gate, 10, 0, 10**12)
+        assert waiting.still_waits(0.02)
+        clock[0] += 1000
+        gate.wake()
+        assert waiting.answer() is None
+        clock[0] += 10**9  # somebody looks at the machine, which stands meanwhile
+    waiting = Elsewhere(gate, 10, 0, 10**12)
+    assert waiting.still_waits(0.02)
+    gate.inject(SerialInput(0, b"x"))
+    assert waiting.answer() == 5000
+    gate.close()
+
+
+CHECKS = [
+    check_events_leave_in_order_and_once,
+    check_bytes_come_as_fast_as_the_port_takes_them,
+    check_a_full_port_does_not_hold_up_another,
+    check_input_does_not_overtake_a_request,
+    check_without_sleep_time_jumps,
+    lambda make: check_with_nothing_ahead_it_blocks(make, sleep=False),
+    lambda make: check_with_nothing_ahead_it_blocks(make, sleep=True),
+    check_a_wake_or_input_before_the_wait_is_not_lost,
+    check_input_that_a_full_port_holds_up_does_not_keep_the_machine_awake,
+    check_with_sleep_time_is_real,
+    check_looking_at_an_idle_machine_does_not_slow_its_clock,
+]
