@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -143,23 +144,26 @@ def _verify(reader: LogReader, args: argparse.Namespace) -> int:
             record["damage"] = asdict(reader.damage)
         print(json.dumps(record))
     elif whole:
-        print(f"{reader.path} is sound: {events} events in {frames} frames; {reason}")
+        print(f"{reader.path} is sound: {events} events in {frames} frame{'s' * (frames != 1)}; {reason}")
     else:
-        print(f"{reader.path} is not whole: {events} events in {frames} frames are sound; {reason}")
+        print(f"{reader.path} is not whole: {events} events in {frames} frame{'s' * (frames != 1)} are sound; {reason}")
     return 0 if whole else 1
 
 
 def _stat(reader: LogReader, args: argparse.Namespace) -> int:
     kinds = {kind: {"count": 0, "bytes": 0, "first": 0, "last": 0} for kind in EventKind}
-    before = reader.identity.start_icount
-    for entry in reader.entries():
+    frames = list(reader.frames())
+    begins = set(accumulate((frame.events for frame in frames), initial=0))
+    before = 0
+    for number, entry in enumerate(reader.entries()):
+        if number in begins:
+            before = entry.icount  # in each frame, deltas begin anew
         kind = kinds[kind_of(entry.event)]
         if not kind["count"]:
             kind["first"] = entry.icount
         kind["count"] += 1
         kind["bytes"] += encoded_size(entry.icount - before, entry.event)
         kind["last"] = before = entry.icount
-    frames = list(reader.frames())
     instructions = reader.end_icount - reader.identity.start_icount
     total = {
         "file_bytes": reader.file_size,

@@ -344,3 +344,31 @@ def test_a_recording_is_small(tmp_path: Path) -> None:
         typed = SerialInput(0, bytes([chance.randrange(32, 127)]))
         entries.append(Entry(icount, typed if number % 10 == 0 else Idle(chance.randrange(4_000_000))))
     assert len(write(tmp_path / "log", [entries])) < 16_000
+
+
+def test_the_layout_is_that_of_the_document(sample: tuple[Path, bytes]) -> None:
+    """docs/recording-format.md, read by hand."""
+    path, whole = sample
+    assert whole[:8] == b"\x89TVMREC\n"
+    version, length, checksum = struct.unpack_from("<IIQ", whole, 8)
+    assert version == 1 and whole[24 : 24 + length] == IDENTITY.to_json()
+    assert checksum == xxhash.xxh64_intdigest(whole[:16] + whole[24 : 24 + length])
+    offset, kinds, infos = 24 + length, [], []
+    while offset < len(whole):
+        kind, flags, events, stored, plain, first, last, check = struct.unpack_from("<BBHIIQQI", whole, offset)
+        number = len(infos) if kind == 1 else 0
+        seed = (checksum ^ (checksum >> 32) ^ number) & 0xFFFFFFFF
+        payload = whole[offset + 32 : offset + 32 + stored]
+        assert check == xxhash.xxh32_intdigest(whole[offset : offset + 28] + payload, seed)
+        text = zstandard.decompress(payload) if flags else payload
+        assert len(text) == plain
+        kinds.append(kind)
+        if kind == 1:
+            infos.append((offset, first, events))
+            assert text[0] == 0 and last >= first
+        elif kind == 2:
+            index_offset = offset
+        offset += 32 + stored
+    assert kinds == [1, 1, 1, 2, 3]
+    assert struct.unpack("<QQQ", whole[-24:]) == (3, len(ENTRIES), index_offset)
+    assert len(whole) - index_offset > 56 and text == whole[-24:]

@@ -27,8 +27,8 @@ END_PAYLOAD = struct.Struct("<QQQ")
 END_SIZE = FRAME.size + END_PAYLOAD.size
 
 #: a frame is written when it has so many bytes or events; one large event may make it larger
-FRAME_BYTES = 16 << 10
-FRAME_EVENTS = 4096
+FRAME_BYTES = 4 << 10
+FRAME_EVENTS = 1024
 LARGEST_PLAIN = 16 << 20
 LARGEST_EVENT = LARGEST_PLAIN - FRAME_BYTES
 FLAG_ZSTD = 1

@@ -20,8 +20,8 @@ from timevm.errors import InternalError, RecordingError
 
 #: bytes; a larger file with a sound index is not checked as a whole when it is opened, but frame by frame when reached
 CHECK_AT_ONCE = 256 << 20
-#: decoded frames kept (a few thousand events each)
-FRAMES_KEPT = 8
+#: decoded frames kept (a thousand events each at most)
+FRAMES_KEPT = 32
 
 END_REASONS = {
     "shutdown": "the guest switched itself off",
