@@ -225,7 +225,33 @@ def check_looking_at_an_idle_machine_does_not_slow_its_clock(make: MakeGate) -> 
     gate.close()
 
 
+def check_many_threads_may_bring_something(make: MakeGate) -> None:
+    """While the machine runs and takes it: nothing is lost, the bytes of each port stay in order."""
+    gate, sink = make(sleep=False), ToySink(room=7)
+    sent = {port: random.Random(port).randbytes(20_000) for port in range(8)}
+
+    def bring(port: int) -> None:
+        for start in range(0, len(sent[port]), 50):
+            gate.inject(SerialInput(port, sent[port][start : start + 50]))
+            gate.wake()
+
+    threads = [threading.Thread(target=bring, args=(port,), daemon=True) for port in sent]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + TIMEOUT
+    while any(thread.is_alive() for thread in threads) or any(gate.backlog(port) for port in sent):
+        assert time.monotonic() < until, f"input is still there after {TIMEOUT} s"
+        sink.icount = gate.horizon(sink.icount)
+        if sink.icount >= NEVER:
+            sink.icount = 0
+        gate.deliver(sink.icount, sink)
+    for port, data in sent.items():
+        assert sink.received(port) == data
+    gate.close()
+
+
 CHECKS = [
+    check_many_threads_may_bring_something,
     check_events_leave_in_order_and_once,
     check_bytes_come_as_fast_as_the_port_takes_them,
     check_a_full_port_does_not_hold_up_another,

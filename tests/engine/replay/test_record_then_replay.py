@@ -23,9 +23,12 @@ inputs: st.SearchStrategy[Event] = st.one_of(
 END = 20_000
 
 
-def record(path: Path, timeline: list[tuple[int, Event]], interval: int = 3000, reason: str = "shutdown") -> ToyMachine:
+def record(
+    path: Path, timeline: list[tuple[int, Event]], *, interval: int = 3000, reason: str = "shutdown", room: int = 100
+) -> ToyMachine:
     gate = RecordGate(create_recording(path, IDENTITY), sleep=False, digest_interval=interval)
     machine = ToyMachine(gate)
+    machine.room = room
     for at, event in sorted(timeline, key=lambda pair: pair[0]):
         machine.run(at)
         gate.inject(event)
@@ -40,11 +43,14 @@ def record(path: Path, timeline: list[tuple[int, Event]], interval: int = 3000, 
     st.lists(st.tuples(st.integers(0, END - 1), inputs), max_size=20),
     st.lists(st.integers(0, END), max_size=10),
     st.sampled_from(["shutdown", "quit"]),
+    st.integers(0, 50),
 )
-def test_a_replay_is_the_recorded_run(timeline: list[tuple[int, Event]], slices: list[int], reason: str) -> None:
+def test_a_replay_is_the_recorded_run(
+    timeline: list[tuple[int, Event]], slices: list[int], reason: str, room: int
+) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "log")
-        recorded = record(path, timeline, reason=reason)
+        recorded = record(path, timeline, reason=reason, room=room)
         gate = ReplayGate(open_recording(path))
         machine = ToyMachine(gate)
         states = []

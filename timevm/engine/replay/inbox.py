@@ -63,6 +63,7 @@ class Inbox:
         self._others: deque[tuple[int, Event]] = deque()
         self._arrived = 0
         self._seen = 0  # what had arrived when `take` last found nothing
+        self._held_up = False  # whether full ports held something up then
         self._woken = False
 
     def put(self, event: Event) -> None:
@@ -96,9 +97,7 @@ class Inbox:
         """When to ask again: now if there is news, later if only full ports hold something up; None: nothing waits."""
         if self._arrived != self._seen:
             return icount
-        if any(port.pieces for port in self._ports.values()):
-            return icount + RETRY_AFTER
-        return None
+        return icount + RETRY_AFTER if self._held_up else None
 
     def take(self, capacity: Callable[[SerialInput], int]) -> Event | None:
         """The oldest event that can be delivered now; of serial input as many bytes as the port takes."""
@@ -115,7 +114,7 @@ class Inbox:
                     return SerialInput(number, port.take(room, before))
             if self._others:
                 return self._others.popleft()[1]
-            self._seen = self._arrived
+            self._seen, self._held_up = self._arrived, bool(waiting)
             return None
 
     def wait(self, seconds: float | None) -> Wait:
