@@ -60,6 +60,8 @@ class MonitorContext:
     block: BlockPort | None = None
     human_monitor: Callable[[str, MonitorContext], Awaitable[str]] | None = None
     checkpoints: Callable[[], Awaitable[list[TimevmCheckpoint]]] | None = None
+    #: the monitor's ``gdbserver DEVICE``: starts, moves or ends (``none``) the gdb server, returns what to print
+    gdb_server: Callable[[str], Awaitable[str]] | None = None
     #: prompt of the human monitor
     prompt: str = "(timevm) "
     events: Broadcast = field(default_factory=Broadcast)

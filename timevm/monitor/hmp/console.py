@@ -1,0 +1,186 @@
+"""The console for a terminal: prompt_toolkit over any byte stream, with completion, history, toolbar and progress."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TextIO, cast
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.formatted_text import ANSI
+from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.input import PipeInput, create_pipe_input
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.shortcuts import print_formatted_text
+
+from timevm.engine.control.port import VmEvent
+from timevm.errors import TimevmError
+from timevm.monitor.commands.context import MonitorContext
+from timevm.monitor.hmp.completion import HmpCompleter, HmpLexer
+from timevm.monitor.hmp.errors import HmpError
+from timevm.monitor.hmp.line import execute_line
+from timevm.monitor.hmp.table import HmpState
+from timevm.monitor.hmp.toolbar import Position, bar, look, toolbar
+
+#: seconds between two looks at the machine for the toolbar
+REFRESH = 0.5
+_CTRL_C = b"\x03"
+
+
+@dataclass(slots=True)
+class Terminal:
+    """A client that is one: ``name`` as in ``$TERM``; the size may change at any time."""
+
+    name: str = "xterm"
+    columns: int = 80
+    rows: int = 24
+
+
+class _Screen:
+    """What prompt_toolkit takes for stdout: text becomes bytes on the stream."""
+
+    encoding = "utf-8"
+    errors = "replace"
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+
+    def write(self, text: str) -> int:
+        self._write(text.replace("\r\n", "\n").replace("\n", "\r\n").encode(errors="replace"))
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        raise OSError("a connection has no terminal of this process")
+
+
+class Console:
+    """``run`` until the user leaves; ``feed`` it what the client types."""
+
+    def __init__(
+        self,
+        context: MonitorContext,
+        terminal: Terminal,
+        write: Callable[[bytes], None],
+        drain: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._context = context
+        self._terminal = terminal
+        self._write = write
+        self._drain = drain
+        self._input: PipeInput | None = None
+        self._early = bytearray()
+        self._state = HmpState()
+        self._position: Position | None = None
+        self._registers: list[str] = []
+        self._running = False
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._session: PromptSession[str] | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Typed bytes.  Ctrl-C while a command is under way cancels what the machine does."""
+        if self._running and _CTRL_C in data:
+            task = asyncio.get_running_loop().create_task(self._context.vm.stop())
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
+            data = data.replace(_CTRL_C, b"")
+        if self._input is None:
+            self._early += data
+        elif data:
+            self._input.send_bytes(data)
+
+    def ended(self) -> None:
+        """The client will type nothing more."""
+        if self._input is not None:
+            self._input.close()
+
+    def resized(self) -> None:
+        if self._session is not None and self._session.app.is_running:
+            self._session.app._on_resize()
+
+    async def run(self) -> None:
+        screen = _Screen(self._write)
+
+        def size() -> Size:
+            return Size(rows=self._terminal.rows, columns=self._terminal.columns)
+
+        # _Screen has of TextIO what Vt100_Output uses
+        output = Vt100_Output(cast(TextIO, screen), size, term=self._terminal.name, enable_cpr=False)
+        self._registers = await self._context.vm.inspect(
+            lambda machine: [register.name for register in machine.registers]
+        )
+        with create_pipe_input() as pipe, create_app_session(input=pipe, output=output):
+            self._input = pipe
+            pipe.send_bytes(bytes(self._early))
+            session = self._session = PromptSession(
+                history=InMemoryHistory(),
+                completer=HmpCompleter(self._tags, lambda: self._registers),
+                lexer=HmpLexer(),
+                complete_while_typing=False,
+                bottom_toolbar=lambda: toolbar(self._position),
+            )
+            refresher = asyncio.get_running_loop().create_task(self._refresh(session), name="console toolbar")
+            try:
+                await self._converse(session)
+            finally:
+                refresher.cancel()
+                await asyncio.gather(refresher, return_exceptions=True)
+                self._input = None
+
+    def _tags(self) -> tuple[str, ...]:
+        return self._position.tags if self._position is not None else ()
+
+    async def _refresh(self, session: PromptSession[str]) -> None:
+        while True:
+            try:
+                self._position = await look(self._context.vm)
+            except TimevmError:
+                return  # timevm is about to end: the last line stays
+            if session.app.is_running:
+                session.app.invalidate()
+            await asyncio.sleep(REFRESH)
+
+    async def _converse(self, session: PromptSession[str]) -> None:
+        while True:
+            try:
+                line = await session.prompt_async(self._context.prompt, handle_sigint=False)
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                return
+            if line.strip():
+                await self._execute(line)
+                await self._drain()
+
+    async def _execute(self, line: str) -> None:
+        self._state.history.append(line)
+        self._running = True
+        with self._context.vm.subscribe() as events:
+            progress = asyncio.get_running_loop().create_task(self._progress(events), name="console progress")
+            try:
+                printed = await execute_line(line, self._context, self._state)
+            except HmpError as failure:
+                printed = f"\x1b[31m{failure}\x1b[0m\n"
+            finally:
+                self._running = False
+                progress.cancel()
+                await asyncio.gather(progress, return_exceptions=True)
+        print_formatted_text(ANSI(printed), end="")
+
+    async def _progress(self, events: AsyncIterator[VmEvent]) -> None:
+        try:
+            async for event in events:
+                if event.name == "TIMEVM_PROGRESS":
+                    done, total = event.data.get("done", 0), event.data.get("total", 0)
+                    text = f"{event.data.get('operation', '')} {bar(done, total)} Ctrl-C cancels"
+                    self._write(f"\r{text}\x1b[K".encode())
+        finally:
+            self._write(b"\r\x1b[K")

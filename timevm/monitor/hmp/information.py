@@ -1,0 +1,205 @@
+"""The ``info`` commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timevm.engine.control.port import ReplayMode
+from timevm.monitor.commands.control_commands import version
+from timevm.monitor.commands.dispatch import execute
+from timevm.monitor.hmp.errors import HmpError
+from timevm.monitor.hmp.parameters import Kind, Parameter
+from timevm.monitor.hmp.registers import read_registers, render_registers
+from timevm.monitor.hmp.snapshot_table import human_size, render_snapshots
+from timevm.monitor.hmp.table import Call, HmpCommand
+from timevm.qmp_schema.block import BlockInfo
+
+
+async def info_replay(call: Call) -> str:
+    info = await call.context.vm.replay_info()
+    if info.mode is ReplayMode.NONE:
+        return "Record/replay is not active\n"
+    verb = "Recording" if info.mode is ReplayMode.RECORD else "Replaying"
+    return f"{verb} execution '{info.filename}': instruction count = {info.icount}\n"
+
+
+async def info_status(call: Call) -> str:
+    state = call.context.vm.run_state.value
+    if state == "running":
+        return "VM status: running\n"
+    return "VM status: paused" + (f" ({state})\n" if state != "paused" else "\n")
+
+
+async def info_version(call: Call) -> str:
+    found = version()
+    triple = found.qemu
+    return f"{triple.major}.{triple.minor}.{triple.micro} ({found.package})\n"
+
+
+async def info_name(call: Call) -> str:
+    name = call.context.vm.name
+    return f"{name}\n" if name is not None else ""
+
+
+async def info_kvm(call: Call) -> str:
+    return "kvm support: not compiled\n"
+
+
+async def info_chardev(call: Call) -> str:
+    return "".join(f"{chardev.label}: filename={chardev.filename}\n" for chardev in call.context.chardevs)
+
+
+async def info_cpus(call: Call) -> str:
+    (cpu,) = await execute(call.context, "query-cpus-fast", {})
+    return f"* CPU #0: thread_id={cpu.thread_id}\n"
+
+
+async def info_registers(call: Call) -> str:
+    index = call.values.get("vcpu", 0)
+    if index != 0:
+        return f"CPU#{index} not available\n"
+    values = await call.context.vm.inspect(read_registers)
+    return f"\nCPU#0\n{render_registers(values)}"
+
+
+async def info_mtree(call: Call) -> str:
+    regions = await call.context.vm.inspect(lambda machine: machine.memory_map())
+    kinds = {"io": "i/o"}
+    text = "address-space: memory\n  0000000000000000-ffffffffffffffff (prio 0, i/o): system\n"
+    for region in sorted(regions, key=lambda region: region.base):
+        last = region.base + region.size - 1
+        text += f"    {region.base:016x}-{last:016x} (prio 0, {kinds.get(region.kind, region.kind)}): {region.name}\n"
+    return text
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value} ({value:#x})"
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes" + (f": {value[:32].hex(' ')}" if value else "")
+    if value is None:
+        return "none"
+    text = str(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+async def info_qtree(call: Call) -> str:
+    devices = await call.context.vm.inspect(lambda machine: machine.device_states())
+    text = "bus: main-system-bus\n  type System\n"
+    for name, state in devices.items():
+        text += f'  dev: {name}, id ""\n' + "".join(f"    {key} = {_plain(value)}\n" for key, value in state.items())
+    return text
+
+
+async def info_snapshots(call: Call) -> str:
+    snapshots = await call.context.vm.snapshots()
+    if not snapshots:
+        return "There is no snapshot available.\n"
+    return "List of snapshots present on all disks:\n" + render_snapshots(snapshots)
+
+
+async def info_jobs(call: Call) -> str:
+    jobs = call.context.jobs.information()
+    if not jobs:
+        return "No active jobs\n"
+    return "".join(
+        f"{job.id}: {job.type.value}, {job.status.value}" + (f": {job.error}\n" if job.error else "\n") for job in jobs
+    )
+
+
+async def info_history(call: Call) -> str:
+    return "".join(f"{number}: '{line}'\n" for number, line in enumerate(call.state.history))
+
+
+async def info_block(call: Call) -> str:
+    disks: list[BlockInfo] = await execute(call.context, "query-block", {})
+    wanted = call.values.get("device")
+    shown = []
+    for disk in disks:
+        node = disk.inserted
+        if wanted is not None and wanted not in (disk.device, node.node_name if node else None):
+            continue
+        if node is None:
+            shown.append(f"{disk.device}: [not inserted]\n")
+            continue
+        name = f"{disk.device} ({node.node_name})" if disk.device and node.node_name else disk.device or node.node_name
+        text = f"{name}: {node.file} ({node.drv}{', read-only' if node.ro else ''})\n"
+        if disk.qdev:
+            text += f"    Attached to:      {disk.qdev}\n"
+        if disk.removable:
+            text += f"    Removable device: {'' if disk.locked else 'not '}locked, tray closed\n"
+        text += f"    Cache mode:       {'writeback' if node.cache.writeback else 'writethrough'}\n"
+        if node.backing_file:
+            text += f"    Backing file:     {node.backing_file} (chain depth: {node.backing_file_depth})\n"
+        if call.values.get("verbose"):
+            size = node.image.virtual_size
+            text += f"\nImages:\nimage: {node.image.filename}\nfile format: {node.image.format}\n"
+            text += f"virtual size: {human_size(size)} ({size} bytes)\n"
+        shown.append(text)
+    if wanted is not None and not shown:
+        raise HmpError(f"Device '{wanted}' not found")
+    return "\n".join(shown)
+
+
+async def info_blockstats(call: Call) -> str:
+    lines = []
+    for disk in await execute(call.context, "query-blockstats", {}):
+        numbers = " ".join(f"{name}={value}" for name, value in disk.stats.on_wire().items())
+        lines.append(f"{disk.device or disk.node_name}: {numbers}\n")
+    return "".join(lines)
+
+
+async def info_network(call: Call) -> str:
+    return ""
+
+
+async def info_roms(call: Call) -> str:
+    return ""
+
+
+async def info_checkpoints(call: Call) -> str:
+    checkpoints = await execute(call.context, "x-timevm-query-checkpoints", {})
+    if not checkpoints:
+        return "There are no checkpoints in memory.\n"
+    total = sum(checkpoint.bytes for checkpoint in checkpoints)
+    lines = [f"{'ICOUNT':>20} {'MEMORY':>10}"]
+    lines += [f"{checkpoint.icount:>20} {human_size(checkpoint.bytes):>10}" for checkpoint in checkpoints]
+    lines.append(f"{len(checkpoints):>18} in {human_size(total)}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+INFORMATION: tuple[HmpCommand, ...] = (
+    HmpCommand(
+        ("block",),
+        "the disks and their images",
+        info_block,
+        (Parameter("verbose", Kind.FLAG, flag="v"), Parameter("device", Kind.STRING, optional=True)),
+        "[-v] [device]",
+        ("info block", "info block -v disk0"),
+    ),
+    HmpCommand(("blockstats",), "what the disks have done", info_blockstats),
+    HmpCommand(("chardev",), "where serial ports and monitors are connected", info_chardev),
+    HmpCommand(("checkpoints",), "checkpoints in memory and what they cost", info_checkpoints),
+    HmpCommand(("cpus",), "the CPU and its host thread", info_cpus),
+    HmpCommand(("history",), "the lines typed so far", info_history),
+    HmpCommand(("jobs",), "jobs started over QMP", info_jobs),
+    HmpCommand(("kvm",), "whether KVM is used: it is not", info_kvm),
+    HmpCommand(("mtree",), "the physical address space", info_mtree),
+    HmpCommand(("name",), "the machine's name", info_name),
+    HmpCommand(("network",), "network connections", info_network),
+    HmpCommand(("qtree",), "the devices and their state", info_qtree),
+    HmpCommand(
+        ("registers",),
+        "the CPU's registers",
+        info_registers,
+        (Parameter("all", Kind.FLAG, flag="a"), Parameter("vcpu", Kind.SMALL, optional=True)),
+        "[-a|vcpu]",
+    ),
+    HmpCommand(("replay",), "position in the recording", info_replay),
+    HmpCommand(("roms",), "images that were loaded as ROMs", info_roms),
+    HmpCommand(("snapshots",), "saved snapshots of the machine", info_snapshots),
+    HmpCommand(("status",), "whether the machine runs", info_status),
+    HmpCommand(("version",), "QEMU version whose monitor this is, and timevm's", info_version),
+)

@@ -1,0 +1,166 @@
+"""One client of the human monitor: plain lines at once, the console as soon as it says that it is a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+
+from timevm.errors import PeerError
+from timevm.monitor.commands.context import QEMU_VERSION, MonitorContext
+from timevm.monitor.hmp.console import Console, Terminal
+from timevm.monitor.hmp.line import run_hmp_line
+from timevm.monitor.hmp.lines import MAX_LINE, Interrupt, Line, LineReader
+from timevm.monitor.hmp.table import HmpState
+from timevm.monitor.hmp.telnet import IAC, EchoAccepted, TelnetEvent, TelnetServer, TerminalNamed, WindowSized
+
+#: bytes that may wait for a client before it is dropped
+MAX_UNREAD = 1 << 20
+#: lines that wait for their turn
+_QUEUE = 64
+_READ_SIZE = 1 << 12
+#: terminals without a cursor to move
+_DUMB = frozenset({"", "dumb", "unknown", "network", "tty"})
+
+
+class _Connection:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        context: MonitorContext,
+        telnet: bool,
+        terminal: Terminal | None,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._context = context
+        self._telnet: TelnetServer | None = TelnetServer() if telnet else None
+        self._terminal = terminal or Terminal()
+        self._lines = LineReader()
+        self._queue: asyncio.Queue[Line | None] = asyncio.Queue(_QUEUE)
+        self._state = HmpState()
+        self._console: Console | None = None
+        self._wants_console = terminal is not None
+        self._busy = False
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                if self._telnet is not None:
+                    self._send_raw(self._telnet.offer())
+                self._send(self._greeting())
+                reading = group.create_task(self._read(), name="hmp read")
+                if self._wants_console:
+                    self._start_console()
+                else:
+                    self._send(self._context.prompt)
+                self._plain = group.create_task(self._answer(), name="hmp answer")
+                self._reading = reading
+        except* (ConnectionError, BrokenPipeError):
+            pass  # the client is gone: nobody is left to be told
+
+    def _greeting(self) -> str:
+        version = ".".join(map(str, QEMU_VERSION))
+        who = f"QEMU {version}" if self._context.prompt.startswith("(qemu)") else "timevm"
+        return f"{who} monitor - type 'help' for more information\n"
+
+    # -- out
+
+    def _send_raw(self, data: bytes) -> None:
+        if self._writer.transport.get_write_buffer_size() > MAX_UNREAD:
+            self._writer.transport.abort()
+            raise PeerError("a client of the human monitor does not read: it was dropped")
+        self._writer.write(data)
+
+    def _send_bytes(self, data: bytes) -> None:
+        self._send_raw(TelnetServer.encode(data) if self._telnet is not None else data)
+
+    def _send(self, text: str) -> None:
+        self._send_bytes(text.replace("\n", "\r\n").encode(errors="replace"))
+
+    # -- in
+
+    async def _read(self) -> None:
+        while data := await self._reader.read(_READ_SIZE):
+            if self._telnet is None and data[0] == IAC and len(data) > 1:
+                self._telnet = TelnetServer()  # a telnet program that begins by itself
+            if self._telnet is None:
+                await self._typed(data)
+                continue
+            for event in self._telnet.feed(data):
+                await self._take(event)
+            if replies := self._telnet.take_replies():
+                self._send_raw(replies)
+        if self._console is not None:
+            self._console.ended()
+        await self._queue.put(None)
+
+    async def _take(self, event: TelnetEvent) -> None:
+        match event:
+            case bytes():
+                await self._typed(event)
+            case EchoAccepted():
+                self._lines.echo = True
+            case WindowSized(columns, rows):
+                self._terminal.columns, self._terminal.rows = columns or 80, rows or 24
+                if self._console is not None:
+                    self._console.resized()
+            case TerminalNamed(name):
+                if name not in _DUMB and self._console is None and self._queue.empty() and not self._busy:
+                    self._terminal.name = name
+                    self._start_console()
+
+    async def _typed(self, data: bytes) -> None:
+        if self._console is not None:
+            self._console.feed(data)
+            return
+        for item in self._lines.feed(data):
+            if isinstance(item, Interrupt):
+                await self._context.vm.stop()
+                self._send(self._context.prompt)
+            else:
+                await self._queue.put(item)
+        if echo := self._lines.take_echo():
+            self._send_bytes(echo)
+
+    # -- the two ways to be
+
+    async def _answer(self) -> None:
+        while (line := await self._queue.get()) is not None:
+            self._busy = True
+            if line.too_long:
+                self._send(f"the line is too long: at most {MAX_LINE} bytes\n")
+            else:
+                if line.text.strip():
+                    self._state.history.append(line.text.strip())
+                self._send(await run_hmp_line(line.text, self._context, self._state))
+            self._send(self._context.prompt)
+            self._busy = False
+            await self._writer.drain()
+
+    def _start_console(self) -> None:
+        # over the prompt that a plain client would have wanted
+        self._send_bytes(b"\r\x1b[K")
+        self._console = Console(self._context, self._terminal, self._send_bytes, self._writer.drain)
+        self._group.create_task(self._run_console(self._console), name="hmp console")
+
+    async def _run_console(self, console: Console) -> None:
+        await console.run()
+        # the user has left (Ctrl-D)
+        self._reading.cancel()
+        await self._queue.put(None)
+
+
+async def hmp_session(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    context: MonitorContext,
+    *,
+    telnet: bool = False,
+    terminal: Terminal | None = None,
+) -> None:
+    """Serve the human monitor on a connected stream until the client ends it.  The caller closes the stream.
+
+    ``telnet``: negotiate at once.  ``terminal``: the other end is known to be one (stdio), in raw mode.
+    """
+    await _Connection(reader, writer, context, telnet, terminal).run()
