@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from timevm.errors import GuestError
+
 
 class InterruptLine(Protocol):
     """One wire into an interrupt controller.  ``set`` may be called with the level it already has."""
@@ -31,6 +33,18 @@ class VirtualTime(Protocol):
 
     def timer(self, name: str, fire: Callable[[], None]) -> Timer:
         """A new timer; ``name`` is unique in the machine and breaks ties: firing order never depends on luck."""
+
+
+class DmaError(GuestError):
+    """A device was told to reach memory that is not RAM: it reports that to its driver, the machine goes on."""
+
+
+class GuestMemory(Protocol):
+    """RAM by physical address, as a bus master reaches it; both raise DmaError if any byte of the range is not RAM."""
+
+    def read(self, address: int, size: int) -> bytes: ...
+
+    def write(self, address: int, data: bytes) -> None: ...
 
 
 class Device(Protocol):
