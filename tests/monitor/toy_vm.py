@@ -43,7 +43,8 @@ class ToyMachine:
     name = "toy"
     registers: Sequence[Register] = REGISTERS
 
-    def __init__(self) -> None:
+    def __init__(self, info: ReplayInfo) -> None:
+        self.info = info
         self.icount = 0
         self.memory = bytearray(RAM_SIZE)
         self.values = {register.name: 0 for register in REGISTERS} | {"cpsr": 0x400003C5}
@@ -71,7 +72,7 @@ class ToyMachine:
     def finish(self, reason: str) -> None: ...
 
     def replay_info(self) -> ReplayInfo:
-        return ReplayInfo(ReplayMode.NONE, self.icount)
+        return replace(self.info, icount=self.icount)
 
     def set_stops(self, stops: Stops) -> None: ...
 
@@ -112,7 +113,7 @@ class ToyVm:
     ram_size = RAM_SIZE
 
     def __init__(self, mode: ReplayMode = ReplayMode.NONE, end: int | None = None) -> None:
-        self.machine = ToyMachine()
+        self.machine = ToyMachine(ReplayInfo(mode, 0, None if mode is ReplayMode.NONE else "boot.rr", end))
         self.run_state = RunState.PRELAUNCH
         self.stops = Stops()
         self.calls: list[str] = []
@@ -121,7 +122,6 @@ class ToyVm:
         #: a seek waits for this before it arrives
         self.may_arrive = asyncio.Event()
         self.may_arrive.set()
-        self._info = ReplayInfo(mode, 0, None if mode is ReplayMode.NONE else "boot.rr", end)
         self._queues: set[asyncio.Queue[VmEvent]] = set()
 
     def send(self, name: str, data: dict[str, Any] | None = None) -> None:
@@ -189,7 +189,7 @@ class ToyVm:
         self.breakpoint = icount
 
     async def replay_info(self) -> ReplayInfo:
-        return replace(self._info, icount=self.machine.icount)
+        return self.machine.replay_info()
 
     async def inspect(self, look: Callable[[MachinePort], Answer]) -> Answer:
         return look(self.machine)

@@ -171,7 +171,7 @@ class Tmux:
 
     def _tmux(self, *arguments: str) -> str:
         return subprocess.run(
-            ["tmux", "-L", self._socket, "-f", "/dev/null", *arguments],
+            ["tmux", "-u", "-L", self._socket, "-f", "/dev/null", *arguments],
             check=True,
             capture_output=True,
             text=True,
@@ -221,7 +221,9 @@ async def test_telnet_in_a_terminal_gets_the_console(in_tmux: Callable[[str], Tm
     async with served(MonitorContext(vm), SocketEndpoint(port=0, telnet=True)) as (host, port):
         tmux = in_tmux(f"env TERM=xterm-256color telnet {host} {port}")
         await tmux.shows(r"paused ▶ replaying │ icount 250 │ 0\.000000 s │ \[█+◆─+\] 25 %")
-        tmux.type("info repl", "Tab", "Enter")
+        tmux.type("info repl", "Tab")
+        await tmux.shows(r"info replay")
+        tmux.type("Enter")
         await tmux.shows(r"Replaying execution 'boot\.rr': instruction count = 250")
         tmux.type("loadvm bef", "Tab")
         await tmux.shows(r"loadvm before-crash")
@@ -229,7 +231,7 @@ async def test_telnet_in_a_terminal_gets_the_console(in_tmux: Callable[[str], Tm
         tmux.type("replay_seek 500", "Enter")
         await tmux.shows(r"icount 500 │")
         tmux.type("nonsense", "Enter")
-        await tmux.shows(r"\x1b\[31munknown command: 'nonsense'", colours=True)
+        await tmux.shows(r"\x1b\[31mnonsense\nunknown command: 'nonsense'\n\x1b\[39m", colours=True)
         tmux.type("Up", "Up", "Enter")
         await tmux.shows(r"icount 500 │")
         vm.may_arrive.clear()

@@ -27,6 +27,8 @@ from timevm.monitor.hmp.toolbar import Position, bar, look, toolbar
 
 #: seconds between two looks at the machine for the toolbar
 REFRESH = 0.5
+#: of the prompt and its toolbar
+_ROWS = 2
 _CTRL_C = b"\x03"
 
 
@@ -60,6 +62,13 @@ class _Screen:
 
     def fileno(self) -> int:
         raise OSError("a connection has no terminal of this process")
+
+
+class _Output(Vt100_Output):
+    """Draws the toolbar without asking the terminal where its cursor is: not every client answers that."""
+
+    def get_rows_below_cursor_position(self) -> int:
+        return _ROWS
 
 
 class Console:
@@ -112,8 +121,8 @@ class Console:
         def size() -> Size:
             return Size(rows=self._terminal.rows, columns=self._terminal.columns)
 
-        # _Screen has of TextIO what Vt100_Output uses
-        output = Vt100_Output(cast(TextIO, screen), size, term=self._terminal.name, enable_cpr=False)
+        # _Screen has of TextIO what its parent uses
+        output = _Output(cast(TextIO, screen), size, term=self._terminal.name, enable_cpr=False)
         self._registers = await self._context.vm.inspect(
             lambda machine: [register.name for register in machine.registers]
         )
@@ -125,6 +134,7 @@ class Console:
                 completer=HmpCompleter(self._tags, lambda: self._registers),
                 lexer=HmpLexer(),
                 complete_while_typing=False,
+                reserve_space_for_menu=5,
                 bottom_toolbar=lambda: toolbar(self._position),
             )
             refresher = asyncio.get_running_loop().create_task(self._refresh(session), name="console toolbar")
