@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from timevm.engine.replay.codec import Entry, EventKind, encoded_size, kind_of
-from timevm.engine.replay.events import Digest, End, Event, Idle, Request, SerialInput
+from timevm.engine.replay.events import BlockCompletion, Digest, End, Event, Idle, Request, SerialInput
 from timevm.engine.replay.log_reader import LogReader
 from timevm.engine.replay.opening import open_recording
 from timevm.errors import TimevmError
@@ -87,6 +87,8 @@ def _fields(event: Event) -> dict[str, Any]:
             return {"ns": ns}
         case Request(kind):
             return {"request": kind.name.lower()}
+        case BlockCompletion(drive, request, failed):
+            return {"drive": drive, "request": request, "failed": failed}
         case Digest(cpu, ram, devices):
             return {"cpu": f"{cpu:016x}", "ram": f"{ram:016x}", "devices": f"{devices:016x}"}
         case End(reason):
@@ -99,6 +101,8 @@ def _words(event: Event) -> str:
             return f"port {port}: {data!r}"
         case Idle(ns):
             return f"{ns} ns"
+        case BlockCompletion(drive, request, failed):
+            return f"drive {drive}: request {request}{' failed' if failed else ''}"
         case End(reason):
             return ascii(reason)
         case _:
@@ -116,13 +120,13 @@ def _selected(reader: LogReader, args: argparse.Namespace) -> Iterator[tuple[int
 def _dump(reader: LogReader, args: argparse.Namespace) -> int:
     """Lines, not a table: a recording may be long, and its first event should not wait for its last."""
     if not args.json:
-        print(f"{'event':>9}  {'icount':>15}  {'kind':<12}  what")
+        print(f"{'event':>9}  {'icount':>15}  {'kind':<16}  what")
     for number, entry in _selected(reader, args):
         kind = _kind_name(kind_of(entry.event))
         if args.json:
             print(json.dumps({"event": number, "icount": entry.icount, "kind": kind, **_fields(entry.event)}))
         else:
-            print(f"{number:>9}  {entry.icount:>15}  {kind:<12}  {_words(entry.event)}")
+            print(f"{number:>9}  {entry.icount:>15}  {kind:<16}  {_words(entry.event)}")
     sys.stdout.flush()
     if reader.damage is None:
         return 0

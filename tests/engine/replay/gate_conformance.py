@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from tests.engine.replay.toys import ToySink
-from timevm.engine.replay.events import Event, Request, RequestKind, SerialInput
+from timevm.engine.replay.events import BlockCompletion, Event, Request, RequestKind, SerialInput
 from timevm.engine.replay.gate import NEVER, Gate
 
 TIMEOUT = 10  # seconds
@@ -225,6 +225,36 @@ def check_looking_at_an_idle_machine_does_not_slow_its_clock(make: MakeGate) -> 
     gate.close()
 
 
+def check_a_disk_that_is_done_ends_a_wait(make: MakeGate) -> None:
+    """With a timer ahead and without sleep time stands still until then: the guest's timeouts are not the host's."""
+    for sleep, deadline in ((False, None), (False, 10**12), (True, None), (True, 3600 * 10**9)):
+        gate, sink = make(sleep=sleep), ToySink()
+        settle(gate, sink)
+        gate.expect()
+        waiting = Elsewhere(gate, 10, 0, deadline)
+        assert waiting.still_waits()
+        gate.announce(BlockCompletion(0, 7))
+        jump = waiting.answer()
+        assert (jump is not None and jump > 0) if sleep else jump is None
+        settle(gate, sink, 10)
+        assert [event for _, _, event in sink.history] == [BlockCompletion(0, 7)]
+        assert gate.idle(10, 0, 50) == 50  # nothing is expected any more
+        gate.close()
+
+
+def check_a_disk_that_hangs_does_not_stop_the_guest(make: MakeGate) -> None:
+    """Its driver is to see the timeout some time.  And a monitor that looks in does not move the clock."""
+    gate, sink = make(sleep=False), ToySink()
+    settle(gate, sink)
+    gate.expect()
+    waiting = Elsewhere(gate, 10, 0, 10**9)
+    assert waiting.still_waits()
+    gate.wake()
+    assert waiting.answer() is None
+    assert Elsewhere(gate, 10, 0, 10**9).answer() == 10**9
+    gate.close()
+
+
 def check_many_threads_may_bring_something(make: MakeGate) -> None:
     """While the machine runs and takes it: nothing is lost, the bytes of each port stay in order."""
     gate, sink = make(sleep=False), ToySink(room=7)
@@ -263,4 +293,6 @@ CHECKS = [
     check_input_that_a_full_port_holds_up_does_not_keep_the_machine_awake,
     check_with_sleep_time_is_real,
     check_looking_at_an_idle_machine_does_not_slow_its_clock,
+    check_a_disk_that_is_done_ends_a_wait,
+    check_a_disk_that_hangs_does_not_stop_the_guest,
 ]

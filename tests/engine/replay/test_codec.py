@@ -18,7 +18,16 @@ from timevm.engine.replay.codec import (
     kind_of,
     put_varint,
 )
-from timevm.engine.replay.events import Digest, End, Event, Idle, Request, RequestKind, SerialInput
+from timevm.engine.replay.events import (
+    BlockCompletion,
+    Digest,
+    End,
+    Event,
+    Idle,
+    Request,
+    RequestKind,
+    SerialInput,
+)
 from timevm.engine.replay.gate import NEVER
 
 words = st.integers(0, LARGEST)
@@ -28,6 +37,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Request, st.sampled_from(RequestKind)),
     st.builds(Digest, words, words, words),
     st.builds(End, st.text()),
+    st.builds(BlockCompletion, st.integers(0, 300), words, st.booleans()),
 )
 deltas = st.integers(0, 1 << 40)
 
@@ -81,6 +91,11 @@ def test_an_event_that_is_cut_short_is_refused(event: Event, data: st.DataObject
         list(decode(bytes(out[:cut]), 0))
 
 
+def test_a_disk_request_ends_well_or_not() -> None:
+    with pytest.raises(MalformedEvent, match="status 2"):
+        list(decode(b"\x00\x10\x00\x05\x02", 0))
+
+
 def test_a_kind_of_a_later_version_is_named_with_the_version() -> None:
     with pytest.raises(MalformedEvent, match=r"event kind 200 is unknown to this timevm \(.*format 1\)"):
         list(decode(b"\x00\xc8", 0))
@@ -94,6 +109,7 @@ def test_the_numbers_of_the_kinds_never_change() -> None:
         "REQUEST": 3,
         "DIGEST": 4,
         "END": 5,
+        "BLOCK_COMPLETION": 16,
     }
     assert kind_of(Idle(1)) is EventKind.IDLE
 
@@ -105,9 +121,13 @@ def test_bytes_on_disk_are_those_of_the_document() -> None:
     encode(out, 1, Request(RequestKind.POWERDOWN))
     encode(out, 0, Digest(1, 2, 3))
     encode(out, 0, End("quit"))
+    encode(out, 2, BlockCompletion(1, 300))
+    encode(out, 0, BlockCompletion(0, 5, failed=True))
     assert bytes(out) == (
         b"\xac\x02\x01\x00\x02hi"
         b"\x00\x02\x80\x01"
         b"\x01\x03\x02"
         b"\x00\x04" + b"".join(bytes([n, 0, 0, 0, 0, 0, 0, 0]) for n in (1, 2, 3)) + b"\x00\x05\x04quit"
+        b"\x02\x10\x01\xac\x02\x00"
+        b"\x00\x10\x00\x05\x01"
     )

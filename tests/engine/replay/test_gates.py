@@ -12,7 +12,16 @@ import pytest
 from tests.engine.replay.gate_conformance import CHECKS, MakeGate, settle
 from tests.engine.replay.toys import IDENTITY, ToySink, identity
 from timevm.engine.replay.codec import Entry
-from timevm.engine.replay.events import Digest, End, Event, Idle, Request, RequestKind, SerialInput
+from timevm.engine.replay.events import (
+    BlockCompletion,
+    Digest,
+    End,
+    Event,
+    Idle,
+    Request,
+    RequestKind,
+    SerialInput,
+)
 from timevm.engine.replay.gate import NEVER, Gate
 from timevm.engine.replay.live_gate import LiveGate
 from timevm.engine.replay.opening import create_recording, open_recording
@@ -330,3 +339,34 @@ def test_a_position_behind_the_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="made after event 6 of the recording, which has 5"):
         gate.restore({"event": 6, "verified": 300})
     gate.close()
+
+
+def test_a_replay_does_not_hear_of_the_hosts_disk(tmp_path: Path) -> None:
+    """What is delivered is what the log says, however the host's I/O goes."""
+    gate, sink = RecordGate(create_recording(tmp_path / "log", IDENTITY), sleep=False), ToySink()
+    settle(gate, sink, 0)
+    gate.expect()
+    gate.announce(BlockCompletion(0, 0))
+    settle(gate, sink, 5)
+    gate.machine_ended(9, "quit", sink)
+    gate.close()
+    replay, replayed = ReplayGate(open_recording(tmp_path / "log")), ToySink()
+    replay.expect()
+    replay.announce(BlockCompletion(0, 1))
+    settle(replay, replayed, 0)
+    assert replayed.history == [] and replay.horizon(0) == 5
+    settle(replay, replayed, 5)
+    assert replayed.history == sink.history
+    replay.close()
+
+
+def test_a_live_machine_that_goes_elsewhere_forgets_what_its_disk_was_doing() -> None:
+    gate, sink = LiveGate(sleep=False), ToySink()
+    gate.expect()
+    gate.expect()
+    gate.announce(BlockCompletion(0, 3))
+    gate.inject(SerialInput(0, b"x"))
+    gate.restore(gate.state())
+    settle(gate, sink, 5)
+    assert [event for _, _, event in sink.history] == [SerialInput(0, b"x")]
+    assert gate.idle(5, 0, 100) == 100

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.replay.toys import IDENTITY, ToyMachine
-from timevm.engine.replay.events import Event, Request, RequestKind, SerialInput
+from timevm.engine.replay.events import BlockCompletion, Event, Request, RequestKind, SerialInput
 from timevm.engine.replay.opening import create_recording, open_recording
 from timevm.engine.replay.record_gate import RecordGate
 from timevm.engine.replay.replay_gate import ReplayGate
@@ -19,6 +19,7 @@ from timevm.errors import ReplayDivergence
 inputs: st.SearchStrategy[Event] = st.one_of(
     st.builds(SerialInput, st.integers(0, 2), st.binary(min_size=1, max_size=40)),
     st.builds(Request, st.sampled_from(RequestKind)),
+    st.builds(BlockCompletion, st.integers(0, 2), st.integers(0, 1000), st.booleans()),
 )
 END = 20_000
 
@@ -31,7 +32,11 @@ def record(
     machine.room = room
     for at, event in sorted(timeline, key=lambda pair: pair[0]):
         machine.run(at)
-        gate.inject(event)
+        if isinstance(event, BlockCompletion):
+            gate.expect()
+            gate.announce(event)
+        else:
+            gate.inject(event)
     machine.run(END)
     gate.machine_ended(machine.icount, reason, machine)
     gate.close()

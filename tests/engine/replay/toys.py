@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import xxhash
 
-from timevm.engine.replay.events import Digest, Event, Request, SerialInput
+from timevm.engine.replay.events import BlockCompletion, Digest, Event, Request, SerialInput
 from timevm.engine.replay.gate import Gate
 from timevm.engine.replay.identity import Identity
 
@@ -40,7 +40,7 @@ class ToySink:
         return self.room
 
     def apply(self, event: Event) -> None:
-        assert isinstance(event, SerialInput | Request)
+        assert isinstance(event, SerialInput | Request | BlockCompletion)
         self.history.append((self.icount, self.now_ns, event))
 
     def digest(self) -> Digest:

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from timevm import __version__
-from timevm.engine.replay.events import Digest, End, Event, Idle, Request, RequestKind, SerialInput
+from timevm.engine.replay.events import (
+    BlockCompletion,
+    Digest,
+    End,
+    Event,
+    Idle,
+    Request,
+    RequestKind,
+    SerialInput,
+)
 from timevm.engine.replay.gate import NEVER
 from timevm.errors import RecordingError
 
@@ -21,13 +30,14 @@ LARGEST = (1 << 64) - 1
 
 
 class EventKind(IntEnum):
-    """Numbers are for ever.  16 and 17 are kept for block completions and network packets."""
+    """Numbers are for ever.  17 is kept for network packets."""
 
     SERIAL_INPUT = 1
     IDLE = 2
     REQUEST = 3
     DIGEST = 4
     END = 5
+    BLOCK_COMPLETION = 16
 
 
 class MalformedEvent(RecordingError):
@@ -111,6 +121,11 @@ def encode(out: bytearray, delta: int, event: Event) -> None:
         case Request(kind):
             out.append(EventKind.REQUEST)
             put_varint(out, kind)
+        case BlockCompletion(drive, request, failed):
+            out.append(EventKind.BLOCK_COMPLETION)
+            put_varint(out, drive)
+            put_varint(out, request)
+            put_varint(out, failed)
         case Digest(cpu, ram, devices):
             out.append(EventKind.DIGEST)
             for value in (cpu, ram, devices):
@@ -140,6 +155,13 @@ def _request(cursor: Cursor) -> Event:
     return Request(RequestKind(number))
 
 
+def _block_completion(cursor: Cursor) -> Event:
+    drive, request, status = cursor.varint(), cursor.varint(), cursor.varint()
+    if status > 1:
+        raise MalformedEvent(f"a disk request that ended with status {status}")
+    return BlockCompletion(drive, request, bool(status))
+
+
 def _digest(cursor: Cursor) -> Event:
     end = cursor.position + 24
     if end > len(cursor.data):
@@ -163,6 +185,7 @@ _DECODERS: dict[int, Callable[[Cursor], Event]] = {
     EventKind.REQUEST: _request,
     EventKind.DIGEST: _digest,
     EventKind.END: _end,
+    EventKind.BLOCK_COMPLETION: _block_completion,
 }
 
 
@@ -190,6 +213,8 @@ def kind_of(event: Event) -> EventKind:
             return EventKind.IDLE
         case Request():
             return EventKind.REQUEST
+        case BlockCompletion():
+            return EventKind.BLOCK_COMPLETION
         case Digest():
             return EventKind.DIGEST
         case End():

@@ -37,6 +37,19 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockCompletion:
+    """Request number ``request`` (from 0, in the order of issue) of disk number ``drive`` is done: its device is told.
+
+    What a read returned is not here: it follows from the disk.  ``failed``: the host could not do it, and the guest
+    was told so.
+    """
+
+    drive: int
+    request: int
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Digest:
     """What the machine looked like: one 64-bit hash per named part (``cpu``, ``ram``, ``devices``).
 
@@ -55,5 +68,5 @@ class End:
     reason: str
 
 
-#: BlockCompletion (issue 4) and network packets take their places here.
-Event = SerialInput | Idle | Request | Digest | End
+#: Network packets take their place here.
+Event = SerialInput | Idle | Request | BlockCompletion | Digest | End

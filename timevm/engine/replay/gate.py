@@ -5,9 +5,9 @@ Whether a machine is live, recorded or replayed is decided once, by which of the
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
-from timevm.engine.replay.events import Digest, Event, SerialInput
+from timevm.engine.replay.events import BlockCompletion, Digest, Event, SerialInput
 
 #: an icount that is never reached (2**62 - 1: fits the native signed budget with room to add)
 NEVER = (1 << 62) - 1
@@ -27,7 +27,7 @@ class Sink(Protocol):
 
 
 class Gate(Protocol):
-    """Called on the CPU thread, except ``inject`` and ``wake``, which any thread may call."""
+    """Called on the CPU thread, except ``inject``, ``announce`` and ``wake``, which any thread may call."""
 
     def horizon(self, icount: int) -> int:
         """The next icount at which ``deliver`` has something to do, as far as known; ``icount`` itself if now."""
@@ -43,11 +43,18 @@ class Gate(Protocol):
 
         Returns the ns (> 0) by which virtual time jumps, or None: something may have come in, look again.
         ``deadline_ns`` is the next timer, None if there is none.  Live and recording it may block until ``inject``,
-        ``wake`` or the deadline in real time (``sleep=on``); replaying it never blocks.
+        ``wake`` or the deadline in real time (``sleep=on``), and with a disk at work (``expect``) until that is done;
+        replaying it never blocks.
         """
 
     def inject(self, event: Event) -> None:
         """Something came from outside.  A replay refuses with ``LiveInputRefused`` (a UserError)."""
+
+    def expect(self) -> None:
+        """A disk began to work on a request; one ``announce`` will follow.  A replay ignores both: its log knows."""
+
+    def announce(self, event: BlockCompletion) -> None:
+        """The host is done with the request: it is to be delivered."""
 
     def wake(self) -> None:
         """Make a blocked ``idle`` return None."""
@@ -57,6 +64,12 @@ class Gate(Protocol):
 
     def machine_ended(self, icount: int, reason: str, sink: Sink) -> None:
         """The guest switched itself off (or the user quit): a recording writes a last digest and its end mark."""
+
+    def state(self) -> dict[str, Any]:
+        """Where in the recording this is, as a plain record."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there.  Raises UserError, RecordingError if that is not possible; then nothing has changed."""
 
     def close(self) -> None:
         """Flush and close files.  Idempotent."""

@@ -8,10 +8,14 @@ from collections.abc import Callable
 from timevm.engine.replay.inbox import Inbox, Wait
 
 SECOND = 1_000_000_000
+#: seconds of the host for which time stands still at most while a disk works: then timers go on
+DISK_PATIENCE = 2.0
 
 
 class Idling:
     """``sleep`` True: virtual time goes as real time does while the CPU waits; False: it jumps to the next timer.
+
+    Without sleep a disk's work takes no virtual time: if time jumped meanwhile, the guest's requests would time out.
 
     ``host_ns`` is a monotonic clock of the host (ns).
     """
@@ -33,6 +37,9 @@ class Idling:
             return self._wait(icount, jump)
         if jump is None:
             self._inbox.wait(None)
+            return None
+        if self._inbox.expected and self._inbox.wait(DISK_PATIENCE) is not Wait.TIME:
+            return None
         return jump
 
     def _wait(self, icount: int, jump: int | None) -> int | None:

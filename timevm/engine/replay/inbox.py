@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
-from timevm.engine.replay.events import Event, SerialInput
+from timevm.engine.replay.events import BlockCompletion, Event, SerialInput
 
 #: instructions after which a port that took no more bytes is asked again
 RETRY_AFTER = 50_000
@@ -65,6 +65,23 @@ class Inbox:
         self._seen = 0  # what had arrived when `take` last found nothing
         self._held_up = False  # whether full ports held something up then
         self._woken = False
+        self._expected = 0  # block completions that are still to come
+
+    def expect(self) -> None:
+        """One more block completion will come."""
+        with self._changed:
+            self._expected += 1
+
+    @property
+    def expected(self) -> int:
+        """Block completions that will come, as far as known."""
+        return self._expected
+
+    def forget_completions(self) -> None:
+        """Of a run that is given up: they would mean other requests."""
+        with self._changed:
+            self._others = deque(pair for pair in self._others if not isinstance(pair[1], BlockCompletion))
+            self._expected = 0
 
     def put(self, event: Event) -> None:
         with self._changed:
@@ -74,6 +91,8 @@ class Inbox:
                 self._ports.setdefault(event.port, _Port()).put(self._arrived, event.data)
             else:
                 self._others.append((self._arrived, event))
+                if isinstance(event, BlockCompletion):
+                    self._expected = max(0, self._expected - 1)
             self._arrived += 1
             self._changed.notify()
 

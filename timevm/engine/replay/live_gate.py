@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from timevm.engine.replay.events import Event
+from timevm.engine.replay.events import BlockCompletion, Event
 from timevm.engine.replay.gate import NEVER, Sink
 from timevm.engine.replay.idling import Idling
 from timevm.engine.replay.inbox import Inbox
@@ -36,6 +36,12 @@ class LiveGate:
     def inject(self, event: Event) -> None:
         self._inbox.put(event)
 
+    def expect(self) -> None:
+        self._inbox.expect()
+
+    def announce(self, event: BlockCompletion) -> None:
+        self._inbox.put(event)
+
     def backlog(self, port: int) -> int:
         """Bytes that wait for serial port ``port``: who brings more had better wait.  Any thread."""
         return self._inbox.backlog(port)
@@ -61,4 +67,4 @@ class LiveGate:
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        pass
+        self._inbox.forget_completions()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from timevm.engine.replay.events import End, Event, Idle
+from timevm.engine.replay.events import BlockCompletion, End, Event, Idle
 from timevm.engine.replay.gate import NEVER, Sink
 from timevm.engine.replay.idling import Idling
 from timevm.engine.replay.inbox import Inbox
@@ -68,6 +68,12 @@ class RecordGate:
         return jump
 
     def inject(self, event: Event) -> None:
+        self._inbox.put(event)
+
+    def expect(self) -> None:
+        self._inbox.expect()
+
+    def announce(self, event: BlockCompletion) -> None:
         self._inbox.put(event)
 
     def backlog(self, port: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from timevm.engine.replay.codec import Entry
-from timevm.engine.replay.events import Digest, End, Event, Idle
+from timevm.engine.replay.events import BlockCompletion, Digest, End, Event, Idle
 from timevm.engine.replay.gate import Sink
 from timevm.engine.replay.log_reader import LogReader
 from timevm.errors import RecordingError, ReplayDivergence, UserError
@@ -78,6 +78,12 @@ class ReplayGate:
 
     def inject(self, event: Event) -> None:
         raise LiveInputRefused(event)
+
+    def expect(self) -> None:
+        pass
+
+    def announce(self, event: BlockCompletion) -> None:
+        pass
 
     def backlog(self, port: int) -> int:
         return 0
