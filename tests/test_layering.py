@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent / "timevm"
 MAY_IMPORT: dict[str, set[str]] = {
     "timevm.errors": set(),
     "timevm.qmp_schema": set(),
+    "timevm.chardev": {"timevm.errors"},
+    "timevm.config": {"timevm.errors", "timevm.engine.machine"},
     "timevm.blkreplay": {"timevm.errors"},
     "timevm.engine.cpu": {"timevm.errors"},
     "timevm.engine.devices": {"timevm.errors"},

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import shutil
 import subprocess
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.monitor.toy_vm import ToyVm
+from tests.peers import need
+from tests.tmux import Tmux
 from timevm.engine.control.port import ReplayMode
 from timevm.engine.control.run_state import RunState
 from timevm.monitor.commands.context import MonitorContext
@@ -84,11 +83,10 @@ async def test_ctrl_c_cancels_what_takes_long(tmp_path: Path) -> None:
 
 
 async def test_socat_asks_and_is_answered(tmp_path: Path) -> None:
-    if shutil.which("socat") is None:
-        pytest.skip("no socat on this machine")
+    socat = need("socat")
     async with served(MonitorContext(ToyVm()), SocketEndpoint(path=str(tmp_path / "hmp"))) as path:
         process = await asyncio.create_subprocess_exec(
-            "socat", "-t5", "-", f"UNIX-CONNECT:{path}", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            socat, "-t5", "-", f"UNIX-CONNECT:{path}", stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         printed, _ = await asyncio.wait_for(process.communicate(b"info name\ninfo version\n"), DEADLINE)
         assert printed == BANNER + b"fred\r\n(timevm) 7.2.0 (timevm 0.1.0)\r\n(timevm) "
@@ -162,46 +160,9 @@ def test_telnet_garbage(garbage: bytes) -> None:
 # -- a real telnet in a real terminal
 
 
-class Tmux:
-    """One tmux server of our own, with one window."""
-
-    def __init__(self, command: str) -> None:
-        self._socket = f"timevm-test-{uuid.uuid4().hex}"
-        self._tmux("new-session", "-d", "-x", "100", "-y", "20", command)
-
-    def _tmux(self, *arguments: str) -> str:
-        return subprocess.run(
-            ["tmux", "-u", "-L", self._socket, "-f", "/dev/null", *arguments],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-        ).stdout
-
-    def type(self, *keys: str) -> None:
-        self._tmux("send-keys", *keys)
-
-    def screen(self, *, colours: bool = False) -> str:
-        return self._tmux("capture-pane", "-p", *(("-e",) if colours else ()))
-
-    def close(self) -> None:
-        subprocess.run(["tmux", "-L", self._socket, "kill-server"], capture_output=True, timeout=DEADLINE)
-
-    async def shows(self, pattern: str, *, colours: bool = False) -> str:
-        """Wait for the screen to match."""
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            screen = await asyncio.to_thread(self.screen, colours=colours)
-            if re.search(pattern, screen):
-                return screen
-            assert time.monotonic() < deadline, f"never saw {pattern!r} on\n{screen}"
-            await asyncio.sleep(0.05)
-
-
 @pytest.fixture
 def in_tmux() -> Iterator[Callable[[str], Tmux]]:
-    if shutil.which("tmux") is None or shutil.which("telnet") is None:
-        pytest.skip("needs tmux and telnet")
+    need("telnet")
     opened: list[Tmux] = []
 
     def opener(command: str) -> Tmux:
