@@ -40,7 +40,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "timevm.engine.cpu",
     },
     "timevm.monitor.commands": {"timevm.errors", "timevm.engine.control", "timevm.qmp_schema"},
-    "timevm.monitor": {"timevm.errors", "timevm.engine.control", "timevm.qmp_schema", "timevm.monitor.commands"},
+    "timevm.monitor": {
+        "timevm.errors",
+        "timevm.chardev",
+        "timevm.engine.control",
+        "timevm.qmp_schema",
+        "timevm.monitor.commands",
+    },
     "timevm.gdb": {"timevm.errors", "timevm.engine.control", "timevm.qmp_schema", "timevm.monitor.commands"},
 }
 #: top modules (L5) know everyone

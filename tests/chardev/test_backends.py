@@ -158,17 +158,19 @@ async def test_one_peer_at_a_time_and_the_next_one_waits(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == []
 
 
-async def test_wait_on_waits_for_the_first_peer(tmp_path: Path) -> None:
+async def test_waiting_for_the_first_peer(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    announced: list[str] = []
-    backend = SocketBackend(SocketAddress(path=path), server=True, wait=True, announce=announced.append)
-    opening = asyncio.create_task(backend.open())
-    await eventually(lambda: bool(announced), "announced")
-    assert announced == [f"disconnected:unix:{path},server=on"] and not opening.done()
-    _, writer = await asyncio.open_unix_connection(path)
-    await asyncio.wait_for(opening, DEADLINE)
-    writer.close()
-    await backend.close()
+    async with opened(SocketBackend(SocketAddress(path=path), server=True)) as backend:
+        waiting = asyncio.create_task(backend.first_peer())
+        _, writer = await asyncio.open_unix_connection(path)
+        await asyncio.wait_for(waiting, DEADLINE)
+        writer.close()
+    nobody = SocketBackend(SocketAddress(path=path), server=True)
+    await nobody.open()
+    waiting = asyncio.create_task(nobody.first_peer())
+    await asyncio.sleep(0)
+    await nobody.close()
+    await asyncio.wait_for(waiting, DEADLINE)
 
 
 async def test_a_peer_that_reads_nothing_makes_the_sender_wait_and_goes_away(tmp_path: Path) -> None:

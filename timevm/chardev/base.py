@@ -19,7 +19,7 @@ class Backend(Protocol):
         """As ``query-chardev`` shows it (QEMU: ``qemu_chr_compute_filename``)."""
 
     async def open(self) -> None:
-        """Get ready; a server whose first client is to be waited for waits.  Raises HostError."""
+        """Get ready; nobody is waited for.  Raises HostError."""
 
     async def receive(self) -> bytes:
         """The next bytes from outside, as soon as there are any; b'' when there will never be one again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -19,13 +19,14 @@ Result = TypeVar("Result")
 
 #: bytes that wait for a peer before the sender does
 _UNSENT = 1 << 16
+#: seconds to wait when a client could not be accepted
+_AFTER_FAILURE = 0.5
 
 
 class SocketBackend:
-    """``server``: listen, otherwise connect; ``wait``: ``open`` returns when the first peer is there.
+    """``server``: listen, otherwise connect.
 
     ``reconnect``: seconds between two attempts to connect, 0: one attempt.  ``telnet``: negotiate as its server does.
-    ``announce`` is told once where a waiting server waits.
     """
 
     def __init__(
@@ -33,16 +34,13 @@ class SocketBackend:
         address: SocketAddress,
         *,
         server: bool,
-        wait: bool = False,
         telnet: bool = False,
         nodelay: bool = True,
         reconnect: float = 0,
-        announce: Callable[[str], None] = lambda where: None,
     ) -> None:
         self._address = address
-        self._server, self._wait, self._telnet = server, wait, telnet
+        self._server, self._telnet = server, telnet
         self._nodelay, self._reconnect = nodelay, reconnect
-        self._announce = announce
         self._connected = address.describe(server=server, telnet=telnet)
         self.description = f"disconnected:{self._connected}"
         self._listener: socket.socket | None = None
@@ -60,9 +58,6 @@ class SocketBackend:
     async def open(self) -> None:
         if self._server:
             self._listener = await self._address.listen()
-            if self._wait:
-                self._announce(self.description)
-                await self._accept(self._listener)
             return
         try:
             self._take(*await self._address.connect())
@@ -70,6 +65,11 @@ class SocketBackend:
             if not self._reconnect:
                 raise
             _log.info("%s; trying again every %g s", failure, self._reconnect)
+
+    async def first_peer(self) -> None:
+        """Wait for somebody to connect (``wait=on``)."""
+        while self._peer is None and not self._closed.is_set():
+            await self._find_peer()
 
     async def receive(self) -> bytes:
         while not self._closed.is_set():
@@ -119,7 +119,12 @@ class SocketBackend:
         return True
 
     async def _accept(self, listener: socket.socket) -> None:
-        accepted = await self._unless_closed(asyncio.get_running_loop().sock_accept(listener))
+        try:
+            accepted = await self._unless_closed(asyncio.get_running_loop().sock_accept(listener))
+        except OSError as failure:  # no descriptor left, the client gone again
+            _log.warning("%s: a client could not be accepted: %s", self._connected, failure.strerror)
+            await self._unless_closed(asyncio.sleep(_AFTER_FAILURE))
+            return
         if accepted is not None:
             connection, _ = accepted
             self._take(*await asyncio.open_connection(sock=connection, limit=CHUNK))
@@ -131,11 +136,11 @@ class SocketBackend:
         closing = asyncio.ensure_future(self._closed.wait())
         try:
             await asyncio.wait((doing, closing), return_when=asyncio.FIRST_COMPLETED)
-            return doing.result() if doing.done() else None
+            return None if self._closed.is_set() else doing.result()
         finally:
             closing.cancel()
-            if not doing.done():
-                doing.cancel()
+            doing.cancel()
+            await asyncio.gather(doing, closing, return_exceptions=True)
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.set_write_buffer_limits(high=_UNSENT)

@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 #: seconds of a journey before its first progress report, and between two of them
 PROGRESS_AFTER, PROGRESS_EVERY = 1.0, 0.25
+#: seconds between two looks at whether the guest's output is taken again
+_HOLD = 0.005
 
 
 class MachineLeft(UserError):
@@ -54,10 +56,21 @@ class ResetPolicy:
 
 
 class CpuThread:
-    """``post`` may be called on any thread; ``report`` is called on this one and must not block."""
+    """``post`` may be called on any thread; ``report`` is called on this one and must not block.
 
-    def __init__(self, machine: MachinePort, report: Callable[[Report], None], policy: ResetPolicy) -> None:
+    ``congested``: nobody takes the guest's output, the machine pauses until somebody does.  A pause is between two
+    instructions and changes nothing in them; messages are attended to meanwhile.
+    """
+
+    def __init__(
+        self,
+        machine: MachinePort,
+        report: Callable[[Report], None],
+        policy: ResetPolicy,
+        congested: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._machine = machine
+        self._congested = congested
         self._report = report
         self._policy = policy
         self._inbox: SimpleQueue[Message] = SimpleQueue()
@@ -99,10 +112,15 @@ class CpuThread:
             return self._deferred.popleft()
         if not self._running:
             return self._inbox.get()
+        self._hold()
         try:
             return self._inbox.get_nowait()
         except Empty:
             return None
+
+    def _hold(self) -> None:
+        while self._congested() and self._inbox.empty() and not self._deferred:
+            time.sleep(_HOLD)
 
     def _fail(self, error: TimevmError) -> None:
         self._running = False
@@ -216,6 +234,7 @@ class CpuThread:
 
     def _attend(self, motion: Motion) -> bool:
         """In mid-journey: answer looks, put off the rest; True if something of that wants the journey to end."""
+        self._hold()
         while not self._inbox.empty():
             message = self._inbox.get_nowait()
             if isinstance(message, Inspect):

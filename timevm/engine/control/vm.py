@@ -116,6 +116,7 @@ class Vm:
     """Made on the event loop; ``start`` makes the CPU thread, ``leave`` ends it.  Implements ``VmPort``.
 
     ``messages`` receives sentences for the user that no event carries on its own (a divergence, a full disk).
+    ``congested``: see ``CpuThread``.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Vm:
         time_travel: TimeTravel | None = None,
         snapshots: SnapshotStore | None = None,
         messages: Callable[[str], None] = lambda text: None,
+        congested: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name = description.name
         self.architecture = description.architecture
@@ -155,6 +157,7 @@ class Vm:
                 restart=not policy.no_reboot,
                 finish=not replaying and not (policy.no_shutdown and self.mode is ReplayMode.NONE),
             ),
+            congested,
         )
 
     # -- life

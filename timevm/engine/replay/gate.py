@@ -56,6 +56,9 @@ class Gate(Protocol):
     def announce(self, event: BlockCompletion) -> None:
         """The host is done with the request: it is to be delivered."""
 
+    def backlog(self, port: int) -> int:
+        """Any thread: bytes that wait for serial port ``port``: who brings more had better wait."""
+
     def wake(self) -> None:
         """Make a blocked ``idle`` return None."""
 
