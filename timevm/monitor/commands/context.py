@@ -23,9 +23,23 @@ QEMU_VERSION = (7, 2, 0)
 PACKAGE = f"timevm {timevm.__version__}"
 
 
+class ChardevPort(Protocol):
+    """A character device as ``query-chardev`` lists it."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def filename(self) -> str:
+        """Where it leads now (``disconnected:…`` while nobody is there)."""
+
+    @property
+    def frontend_open(self) -> bool: ...
+
+
 @dataclass
 class Chardev:
-    """A character device.  Whoever owns it keeps ``filename`` true (``disconnected:…`` while nobody is there)."""
+    """A ``ChardevPort``.  Whoever owns it keeps ``filename`` true."""
 
     label: str
     filename: str
@@ -56,7 +70,7 @@ class MonitorContext:
 
     vm: VmPort
     machines: Sequence[MachineInfo] = ()
-    chardevs: list[Chardev] = field(default_factory=list)
+    chardevs: list[ChardevPort] = field(default_factory=list)
     block: BlockPort | None = None
     human_monitor: Callable[[str, MonitorContext], Awaitable[str]] | None = None
     checkpoints: Callable[[], Awaitable[list[TimevmCheckpoint]]] | None = None

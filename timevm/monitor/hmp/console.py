@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import TextIO, cast
 
 from prompt_toolkit import PromptSession
@@ -23,6 +22,7 @@ from timevm.monitor.hmp.completion import HmpCompleter, HmpLexer
 from timevm.monitor.hmp.errors import HmpError
 from timevm.monitor.hmp.line import execute_line
 from timevm.monitor.hmp.table import HmpState
+from timevm.monitor.hmp.terminal import Terminal
 from timevm.monitor.hmp.toolbar import Position, bar, look, toolbar
 
 #: seconds between two looks at the machine for the toolbar
@@ -30,15 +30,6 @@ REFRESH = 0.5
 #: of the prompt and its toolbar
 _ROWS = 2
 _CTRL_C = b"\x03"
-
-
-@dataclass(slots=True)
-class Terminal:
-    """A client that is one: ``name`` as in ``$TERM``; the size may change at any time."""
-
-    name: str = "xterm"
-    columns: int = 80
-    rows: int = 24
 
 
 class _Screen:
@@ -80,14 +71,16 @@ class Console:
         terminal: Terminal,
         write: Callable[[bytes], None],
         drain: Callable[[], Awaitable[None]],
+        state: HmpState,
     ) -> None:
         self._context = context
         self._terminal = terminal
+        terminal.resized = self._resized
         self._write = write
         self._drain = drain
         self._input: PipeInput | None = None
         self._early = bytearray()
-        self._state = HmpState()
+        self._state = state
         self._position: Position | None = None
         self._registers: list[str] = []
         self._running = False
@@ -111,7 +104,7 @@ class Console:
         if self._input is not None:
             self._input.close()
 
-    def resized(self) -> None:
+    def _resized(self) -> None:
         if self._session is not None and self._session.app.is_running:
             self._session.app._on_resize()
 
@@ -130,7 +123,7 @@ class Console:
             self._input = pipe
             pipe.send_bytes(bytes(self._early))
             session = self._session = PromptSession(
-                history=InMemoryHistory(),
+                history=InMemoryHistory(self._state.history),
                 completer=HmpCompleter(self._tags, lambda: self._registers),
                 lexer=HmpLexer(),
                 complete_while_typing=False,

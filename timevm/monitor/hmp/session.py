@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from timevm.errors import PeerError
 from timevm.monitor.commands.context import QEMU_VERSION, MonitorContext
-from timevm.monitor.hmp.console import Console, Terminal
 from timevm.monitor.hmp.line import run_hmp_line
 from timevm.monitor.hmp.lines import MAX_LINE, Interrupt, Line, LineReader
 from timevm.monitor.hmp.table import HmpState
 from timevm.monitor.hmp.telnet import IAC, EchoAccepted, TelnetEvent, TelnetServer, TerminalNamed, WindowSized
+from timevm.monitor.hmp.terminal import Terminal
+
+if TYPE_CHECKING:
+    from timevm.monitor.hmp.console import Console
 
 #: bytes that may wait for a client before it is dropped
 MAX_UNREAD = 1 << 20
@@ -29,6 +33,7 @@ class _Connection:
         context: MonitorContext,
         telnet: bool,
         terminal: Terminal | None,
+        state: HmpState | None,
     ) -> None:
         self._reader = reader
         self._writer = writer
@@ -37,7 +42,9 @@ class _Connection:
         self._terminal = terminal or Terminal()
         self._lines = LineReader()
         self._queue: asyncio.Queue[Line | None] = asyncio.Queue(_QUEUE)
-        self._state = HmpState()
+        self._state = state or HmpState()
+        self._greets = not self._state.greeted
+        self._state.greeted = True
         self._console: Console | None = None
         self._wants_console = terminal is not None
         self._busy = False
@@ -48,7 +55,8 @@ class _Connection:
                 self._group = group
                 if self._telnet is not None:
                     self._send_raw(self._telnet.offer())
-                self._send(self._greeting())
+                if self._greets:
+                    self._send(self._greeting())
                 reading = group.create_task(self._read(), name="hmp read")
                 if self._wants_console:
                     self._start_console()
@@ -103,8 +111,7 @@ class _Connection:
                 self._lines.echo = True
             case WindowSized(columns, rows):
                 self._terminal.columns, self._terminal.rows = columns or 80, rows or 24
-                if self._console is not None:
-                    self._console.resized()
+                self._terminal.resized()
             case TerminalNamed(name):
                 if name not in _DUMB and self._console is None and self._queue.empty() and not self._busy:
                     self._terminal.name = name
@@ -139,9 +146,13 @@ class _Connection:
             await self._writer.drain()
 
     def _start_console(self) -> None:
+        from timevm.monitor.hmp.console import Console  # a quarter of a second, for those who have a terminal
+
         # over the prompt that a plain client would have wanted
         self._send_bytes(b"\r\x1b[K")
-        self._console = Console(self._context, self._terminal, self._send_bytes, self._writer.drain)
+        self._console = Console(
+            self._context, self._terminal, self._send_bytes, self._writer.drain, self._state
+        )
         self._group.create_task(self._run_console(self._console), name="hmp console")
 
     async def _run_console(self, console: Console) -> None:
@@ -158,9 +169,11 @@ async def hmp_session(
     *,
     telnet: bool = False,
     terminal: Terminal | None = None,
+    state: HmpState | None = None,
 ) -> None:
     """Serve the human monitor on a connected stream until the client ends it.  The caller closes the stream.
 
-    ``telnet``: negotiate at once.  ``terminal``: the other end is known to be one (stdio), in raw mode.
+    ``telnet``: negotiate at once.  ``terminal``: the other end is known to be one (stdio), in raw mode.  ``state``:
+    of earlier sessions with the same user (history, formats): then there is no greeting.
     """
-    await _Connection(reader, writer, context, telnet, terminal).run()
+    await _Connection(reader, writer, context, telnet, terminal, state).run()

@@ -16,6 +16,7 @@ class HmpState:
 
     formats: FormatMemory = field(default_factory=FormatMemory)
     history: list[str] = field(default_factory=list)
+    greeted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

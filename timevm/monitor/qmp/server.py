@@ -23,11 +23,13 @@ _READ_SIZE = 1 << 12
 
 
 class _Connection:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: MonitorContext) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: MonitorContext, pretty: bool
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._context = context
-        self._session = QmpSession()
+        self._session = QmpSession(pretty=pretty)
         self._queue: asyncio.Queue[Answer | Execute | None] = asyncio.Queue(QUEUE)
         self._lost = 0
 
@@ -97,9 +99,11 @@ class _Connection:
             self._writer.write(self._session.event(event))
 
 
-async def qmp_session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: MonitorContext) -> None:
+async def qmp_session(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: MonitorContext, *, pretty: bool = False
+) -> None:
     """Speak QMP on a connected stream until the client ends it.  The caller closes the stream."""
-    await _Connection(reader, writer, context).run()
+    await _Connection(reader, writer, context, pretty).run()
 
 
 async def run_qmp_server(

@@ -51,10 +51,14 @@ class Request:
 
 
 class QmpSession:
-    """``feed`` never raises: whatever is wrong with the input becomes an answer."""
+    """``feed`` never raises: whatever is wrong with the input becomes an answer.
 
-    def __init__(self) -> None:
+    ``pretty``: answers and events are indented, for people.
+    """
+
+    def __init__(self, *, pretty: bool = False) -> None:
         self._stream = JsonStream()
+        self._indent = 4 if pretty else None
         self._negotiated = False
         self._out_of_band = False
 
@@ -65,30 +69,30 @@ class QmpSession:
 
     def greeting(self) -> bytes:
         capabilities = [capability.value for capability in QmpCapability]
-        return _encode({"QMP": {"version": version().on_wire(), "capabilities": capabilities}})
+        return self._encode({"QMP": {"version": version().on_wire(), "capabilities": capabilities}})
 
     def feed(self, data: bytes) -> list[Answer | Execute]:
         steps: list[Answer | Execute] = []
         for item in self._stream.feed(data):
             if isinstance(item, JsonFailure):
-                steps.append(Answer(_encode_error(Request(), CommandError(item.sentence))))
+                steps.append(Answer(self.error(Request(), CommandError(item.sentence))))
                 continue
             try:
                 value = parse_json(item.data)
             except JsonError as wrong:
-                steps.append(Answer(_encode_error(Request(), wrong)))
+                steps.append(Answer(self.error(Request(), wrong)))
                 continue
             steps.append(self._request(value))
         return steps
 
     def _request(self, value: Any) -> Answer | Execute:
         if not isinstance(value, dict):
-            return Answer(_encode_error(Request(), CommandError("QMP input must be a JSON object")))
+            return Answer(self.error(Request(), CommandError("QMP input must be a JSON object")))
         request = Request("id" in value, value.get("id"))
         try:
             return self._step(value, request)
         except TimevmError as wrong:
-            return Answer(_encode_error(request, wrong))
+            return Answer(self.error(request, wrong))
 
     def _step(self, value: dict[str, Any], request: Request) -> Answer | Execute:
         name, arguments, out_of_band = self._members(value)
@@ -133,26 +137,21 @@ class QmpSession:
         self._negotiated = True
 
     def result(self, request: Request, result: Any) -> bytes:
-        return _encode({"return": on_wire(result)} | _id(request))
+        return self._encode({"return": on_wire(result)} | _id(request))
 
     def error(self, request: Request, error: TimevmError) -> bytes:
-        return _encode_error(request, error)
+        return self._encode({"error": {"class": qmp_class(error), "desc": str(error)}} | _id(request))
 
     def event(self, event: VmEvent) -> bytes:
         seconds, microseconds = divmod(round(event.seconds * 1_000_000), 1_000_000)
         message: dict[str, Any] = {"timestamp": {"seconds": seconds, "microseconds": microseconds}, "event": event.name}
         if event.data:
             message["data"] = event.data
-        return _encode(message)
+        return self._encode(message)
+
+    def _encode(self, message: dict[str, Any]) -> bytes:
+        return json.dumps(message, indent=self._indent).encode() + b"\r\n"
 
 
 def _id(request: Request) -> dict[str, Any]:
     return {"id": request.id} if request.has_id else {}
-
-
-def _encode_error(request: Request, error: TimevmError) -> bytes:
-    return _encode({"error": {"class": qmp_class(error), "desc": str(error)}} | _id(request))
-
-
-def _encode(message: dict[str, Any]) -> bytes:
-    return json.dumps(message).encode() + b"\r\n"

@@ -1,0 +1,16 @@
+"""What is known about a client that is a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Terminal:
+    """A client that is one: ``name`` as in ``$TERM``; whoever changes the size calls ``resized``."""
+
+    name: str = "xterm"
+    columns: int = 80
+    rows: int = 24
+    resized: Callable[[], None] = lambda: None
