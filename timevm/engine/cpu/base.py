@@ -32,6 +32,19 @@ class Stop:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """How a run ended that passed by all stops, and the stops.
+
+    ``passed`` ascends.  At one icount the last one counts: a breakpoint comes first, then watchpoints in the order of
+    their addresses.  Not ``complete``: there were more before these.
+    """
+
+    stop: Stop
+    passed: list[Stop]
+    complete: bool
+
+
 class WatchKind(Enum):
     READ = auto()
     WRITE = auto()
@@ -67,7 +80,8 @@ class MmioHandler(Protocol):
 class Cpu(Protocol):
     """One processor with its RAM and MMIO windows mapped.  All methods but ``kick`` belong to the CPU thread."""
 
-    registers: Sequence[Register]
+    @property
+    def registers(self) -> Sequence[Register]: ...
 
     @property
     def icount(self) -> int:
@@ -75,19 +89,25 @@ class Cpu(Protocol):
 
     def map_ram(self, base: int, host_address: int, size: int) -> None: ...
 
-    def map_mmio(self, base: int, size: int, handler: MmioHandler) -> None: ...
+    def map_mmio(self, base: int, size: int, handler: MmioHandler) -> object: ...
 
     def run(self, limit: int) -> Stop:
         """Run until ``icount == limit`` at the latest; never past it.  O(1) native calls a slice, none per block."""
 
-    def run_collecting(self, limit: int) -> tuple[Stop, Stop | None]:
-        """Like ``run``, but pass by break- and watchpoints; also returns the last one that was passed.
+    def run_collecting(self, limit: int) -> Collected:
+        """Like ``run``, but pass by break- and watchpoints, those of this very instruction included, and list them."""
 
-        At one icount the breakpoint is the one that counts, then the watchpoint of the lowest address.
+    def settle(self) -> Stop:
+        """Take the interrupt that is due, if one is, and stand before the next instruction: LIMIT at this icount.
+
+        IDLE if there is no next instruction: the CPU waits.
         """
 
     def kick(self) -> None:
         """Any thread: make ``run`` return soon, between two instructions."""
+
+    def ask_attention(self) -> None:
+        """CPU thread, also in a device access: ``run`` returns with KICK before the next instruction (or has LIMIT)."""
 
     def set_interrupt(self, line: str, level: bool) -> None:
         """Drive an interrupt input; seen before the next instruction, also when called inside a device access."""
@@ -108,7 +128,11 @@ class Cpu(Protocol):
 
     def write_register(self, name: str, value: int) -> None: ...
 
-    def set_breakpoints(self, addresses: frozenset[int]) -> None: ...
+    def set_breakpoints(self, addresses: frozenset[int]) -> None:
+        """A stop that ``run`` has reported is passed by the next ``run`` from there; any other one is met."""
+
+    def pass_breakpoint(self) -> None:
+        """The breakpoint here, if there is one, counts as reported."""
 
     def set_watchpoints(self, watchpoints: frozenset[Watchpoint]) -> None: ...
 

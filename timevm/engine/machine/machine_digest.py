@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import xxhash
@@ -41,11 +42,15 @@ def _feed(hasher: xxhash.xxh3_64, value: Any) -> None:
 class MachineDigest:
     """Costs what was written since the last digest (0.3 us a page) plus about 100 us for CPU and devices."""
 
-    def __init__(self, ram: RamDigest) -> None:
-        self._ram = ram
+    def __init__(self, ram: Callable[[], RamDigest]) -> None:
+        """``ram`` is called when the first digest is taken: a machine that takes none watches no pages."""
+        self._make_ram = ram
+        self._ram: RamDigest | None = None
 
     def take(self, state: dict[str, Any]) -> Digest:
         """``state`` as ``Machine.state`` gives it."""
+        if self._ram is None:
+            self._ram = self._make_ram()
         return Digest(
             cpu=record_hash(state["cpu"]),
             ram=self._ram.digest(),

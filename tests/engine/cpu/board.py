@@ -1,0 +1,68 @@
+"""A bare board for CPU tests: 2 MiB of RAM, one device whose writes drive the IRQ input."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import xxhash
+
+from timevm.engine.cpu.aarch64 import Aarch64Cpu
+
+RAM = 0x4000_0000
+RAM_SIZE = 2 << 20
+DEVICE = 0x0900_0000
+VECTORS = RAM + 0x2000
+DATA = RAM + 0x10000
+STACK = RAM + 0x20000
+#: registers of the device: a write of 1/0 drives the line, a read counts
+LINE, COUNTER = 0x0, 0x8
+
+
+class Device:
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.reads = 0
+        self.log: list[tuple[str, int, int, int]] = []
+
+    def read(self, offset: int, size: int) -> int:
+        self.log.append(("read", self.board.cpu.icount, offset, size))
+        self.reads += 1
+        return self.reads
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self.log.append(("write", self.board.cpu.icount, offset, value))
+        if offset == LINE:
+            self.board.cpu.set_interrupt("irq", bool(value & 1))
+
+
+class Board:
+    def __init__(self, program: bytes, *, vectors: bytes = b"", time_shift: int = 3, **settings: Any) -> None:
+        self.memory = mmap.mmap(-1, RAM_SIZE)
+        self._anchor = (ctypes.c_char * RAM_SIZE).from_buffer(self.memory)
+        self.timer_log: list[tuple[str, bool, int]] = []
+        self.on_timer: Callable[[str, bool], None] = lambda name, level: self.cpu.set_interrupt("irq", level)
+        self.cpu = Aarch64Cpu("cortex-a57", time_shift=time_shift, seed=7, timer_line=self._timer, **settings)
+        self.cpu.map_ram(RAM, ctypes.addressof(self._anchor), RAM_SIZE)
+        self.device = Device(self)
+        self.window = self.cpu.map_mmio(DEVICE, 0x1000, self.device)
+        self.write(RAM, program)
+        self.write(VECTORS, vectors)
+        self.cpu.reset(RAM, [])
+
+    def _timer(self, name: str, level: bool) -> None:
+        self.timer_log.append((name, level, self.cpu.icount))
+        self.on_timer(name, level)
+
+    def write(self, address: int, data: bytes) -> None:
+        self.memory[address - RAM : address - RAM + len(data)] = data
+
+    def read(self, address: int, size: int) -> bytes:
+        return bytes(self.memory[address - RAM : address - RAM + size])
+
+    def fingerprint(self) -> tuple[Any, ...]:
+        state = self.cpu.state()
+        state["context"] = xxhash.xxh64_hexdigest(state["context"])
+        return (repr(state), xxhash.xxh64_hexdigest(self.memory), tuple(self.device.log), tuple(self.timer_log))

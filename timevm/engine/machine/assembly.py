@@ -1,0 +1,59 @@
+"""What a board hands over once it is put together: the parts that ``Machine`` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from timevm.engine.clock.virtual_clock import VirtualClock
+from timevm.engine.cpu.base import Cpu
+from timevm.engine.devices.base import Stateful
+from timevm.engine.machine.images import Images
+from timevm.engine.machine.outcome import MemoryRegion
+from timevm.engine.machine.ram import Ram
+from timevm.engine.machine.spec import MachineSpec
+
+
+def _nothing() -> None:
+    """What the hooks of an assembly are until a board has some."""
+
+
+@dataclass(frozen=True, slots=True)
+class SerialPort:
+    """The guest's side of a serial line: bytes in, and how many it takes now."""
+
+    receive: Callable[[bytes], None]
+    capacity: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a board is asked for: the specification with everything decided that it left open.
+
+    ``shift``, ``rtc_base`` and ``seed`` are the recording's in a replay.  ``transmit(port, data)`` gets the guest's
+    serial output, on the CPU thread.
+    """
+
+    spec: MachineSpec
+    images: Images
+    shift: int
+    rtc_base: int
+    seed: bytes
+    transmit: Callable[[int, bytes], None]
+
+
+@dataclass(slots=True)
+class Assembly:
+    cpu: Cpu
+    ram: Ram
+    clock: VirtualClock
+    #: everything with state but CPU and clock, by name, in the board's order
+    devices: dict[str, Stateful]
+    serial: list[SerialPort]
+    memory_map: list[MemoryRegion]
+    #: writes kernel, initrd and device tree into RAM and starts the CPU there; on power-on and on every reset
+    boot: Callable[[], None]
+    #: the power button was pressed (``system_powerdown``)
+    power_button: Callable[[], None] = field(default=_nothing)
+    #: device registers that the CPU serves natively follow the devices again, after a reset or a restore
+    follow_devices: Callable[[], None] = field(default=_nothing)

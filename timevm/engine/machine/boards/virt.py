@@ -1,0 +1,133 @@
+"""The ``virt`` board (aarch64): QEMU's memory map and interrupt numbers (hw/arm/virt.c) as data, and its assembly."""
+
+from __future__ import annotations
+
+from timevm.engine.clock.virtual_clock import VirtualClock
+from timevm.engine.cpu.aarch64 import Aarch64Cpu, Aarch64Window
+from timevm.engine.cpu.base import MmioHandler
+from timevm.engine.devices import pl011
+from timevm.engine.devices.base import Stateful
+from timevm.engine.devices.gicv2 import Gicv2
+from timevm.engine.devices.gicv2_interrupts import FIRST_SPI
+from timevm.engine.devices.pl011 import Pl011
+from timevm.engine.devices.pl031 import Pl031
+from timevm.engine.machine.assembly import Assembly, Order, SerialPort
+from timevm.engine.machine.bus import Window, map_windows
+from timevm.engine.machine.device_tree import Node, Wishes, build
+from timevm.engine.machine.linux_arm64_boot import place
+from timevm.engine.machine.memory import SystemMemory
+from timevm.engine.machine.outcome import MemoryRegion
+from timevm.engine.machine.ram import Ram
+from timevm.engine.machine.randomness import derive, derive_number
+from timevm.errors import UserError
+
+RAM_BASE = 0x4000_0000
+GIC_DISTRIBUTOR = (0x0800_0000, 0x1_0000)
+GIC_CPU_INTERFACE = (0x0801_0000, 0x1_0000)
+#: shared interrupts of the controller
+SPI_COUNT = 256
+UART = Node("pl011", ("arm,pl011", "arm,primecell"), 0x0900_0000, 0x1000, interrupt=1, clocks=("uartclk", "apb_pclk"))
+CLOCK = Node("pl031", ("arm,pl031", "arm,primecell"), 0x0901_0000, 0x1000, interrupt=2, clocks=("apb_pclk",))
+#: interrupt ids of the CPU's own timers (private interrupts: Arm BSA, table 9)
+TIMER_INTERRUPTS = {"virtual-timer": 27, "physical-timer": 30}
+#: each CPU model's compatible string in the device tree
+CPU_COMPATIBLE = {
+    "cortex-a53": "arm,cortex-a53",
+    "cortex-a57": "arm,cortex-a57",
+    "cortex-a72": "arm,cortex-a72",
+    "max": "arm,armv8",
+}
+
+
+class _CpuLine:
+    """``InterruptLine`` into the CPU."""
+
+    def __init__(self, cpu: Aarch64Cpu, name: str) -> None:
+        self._cpu, self._name = cpu, name
+
+    def set(self, level: bool) -> None:
+        self._cpu.set_interrupt(self._name, level)
+
+
+class _SerialWindow:
+    """The UART's hot registers are served natively: 97 % of a boot's device accesses are its flags and its data."""
+
+    def __init__(self, uart: Pl011, window: Aarch64Window) -> None:
+        self._uart, self._window = uart, window
+        uart.changed = self.follow
+        self.follow()
+
+    def follow(self) -> None:
+        self._window.set_constant_read(pl011.FR, self._uart.flag_register())
+        self._window.set_output(pl011.DR if self._uart.transmit_is_quiet() else None)
+
+
+def assemble(order: Order) -> Assembly:
+    """Raises UserError, HostError."""
+    spec = order.spec
+    if spec.bios is not None:
+        raise UserError("-bios: this machine has no flash for firmware: start a kernel with -kernel")
+    cpu = Aarch64Cpu(
+        spec.cpu,
+        time_shift=order.shift,
+        seed=derive_number(order.seed, "RNDR"),
+        timer_line=lambda name, level: gic.set_line(TIMER_INTERRUPTS[name], level),
+    )
+    ram = Ram(RAM_BASE, spec.ram_bytes)
+    cpu.map_ram(ram.base, ram.host_address, ram.size)
+    memory = SystemMemory(cpu, ram)
+    clock = VirtualClock(order.shift, lambda: cpu.icount, cpu.ask_attention)
+    gic = Gicv2(SPI_COUNT, _CpuLine(cpu, "irq"), _CpuLine(cpu, "fiq"))
+    uart = Pl011("uart0", gic.line(FIRST_SPI + 1), lambda data: order.transmit(0, data))
+    rtc = Pl031("rtc", gic.line(FIRST_SPI + 2), clock, order.rtc_base)
+    devices: dict[str, Stateful] = {gic.name: gic, uart.name: uart, rtc.name: rtc}
+    nodes = [UART, CLOCK]
+    windows = [
+        Window("gic-distributor", *GIC_DISTRIBUTOR, gic.distributor),
+        Window("gic-cpu-interface", *GIC_CPU_INTERFACE, gic.cpu_interface),
+        Window("rtc", CLOCK.base, CLOCK.size, rtc),
+    ]
+
+    def map_pages(base: int, size: int, handler: MmioHandler) -> None:
+        cpu.map_mmio(base, size, handler)
+
+    map_windows(windows, map_pages)
+    serial_window = _SerialWindow(uart, cpu.map_mmio(UART.base, UART.size, uart, lambda data: order.transmit(0, data)))
+
+    def device_tree(initrd: tuple[int, int] | None) -> bytes:
+        return build(
+            ram.base,
+            ram.size,
+            CPU_COMPATIBLE[spec.cpu],
+            (GIC_DISTRIBUTOR, GIC_CPU_INTERFACE),
+            nodes,
+            Wishes(
+                arguments=spec.append,
+                console=f"/{UART.title}@{UART.base:x}",
+                random_seed=derive(order.seed, "rng-seed", 32),
+                layout_seed=derive(order.seed, "kaslr-seed", 8),
+                initrd=initrd,
+            ),
+        )
+
+    placement = place(spec, order.images, ram.base, ram.end, device_tree)
+
+    def boot() -> None:
+        for piece in placement.pieces:
+            memory.write(piece.address, piece.data + bytes(piece.size - len(piece.data)))
+        cpu.reset(placement.start, placement.arguments)
+
+    return Assembly(
+        cpu=cpu,
+        ram=ram,
+        clock=clock,
+        devices=devices,
+        serial=[SerialPort(uart.receive, uart.capacity)],
+        memory_map=[
+            *(window.region() for window in windows),
+            MemoryRegion(uart.name, UART.base, UART.size, "io"),
+            MemoryRegion("mach-virt.ram", ram.base, ram.size, "ram"),
+        ],
+        boot=boot,
+        follow_devices=serial_window.follow,
+    )

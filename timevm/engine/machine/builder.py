@@ -1,0 +1,47 @@
+"""From a MachineSpec to a machine before its first instruction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from timevm.engine.machine.assembly import Order
+from timevm.engine.machine.boards import board_for
+from timevm.engine.machine.dirty_pages import DirtyPages
+from timevm.engine.machine.images import read_images
+from timevm.engine.machine.machine import Machine, Parts
+from timevm.engine.machine.machine_digest import MachineDigest
+from timevm.engine.machine.ram_digest import RamDigest
+from timevm.engine.machine.recording import admit, identity_of
+from timevm.engine.machine.spec import MachineSpec
+
+
+def build_machine(spec: MachineSpec, transmit: Callable[[int, bytes], None]) -> Machine:
+    """``transmit(port, data)`` gets the guest's serial output, on the CPU thread.
+
+    Raises UserError, HostError, RecordingError; a recording that was to be made exists afterwards only if none did.
+    """
+    board = board_for(spec.architecture, spec.machine)
+    images = read_images(spec)
+    admission = admit(spec, identity_of(spec, images, board.auto_shift))
+    identity = admission.identity
+    try:
+        assembly = board.assemble(
+            Order(spec, images, identity.shift, identity.rtc_base_seconds, identity.seed, transmit)
+        )
+        dirty = DirtyPages(assembly.ram)
+        return Machine(
+            Parts(
+                name=spec.machine,
+                board=assembly,
+                gate=admission.gate,
+                identity=identity,
+                dirty=dirty,
+                digest=MachineDigest(lambda: RamDigest(assembly.ram, dirty)),
+                mode=admission.mode,
+                filename=admission.filename,
+                end=admission.end,
+            )
+        )
+    except BaseException:
+        admission.gate.close()
+        raise

@@ -1,0 +1,231 @@
+"""Which pages of RAM were written since somebody last asked.
+
+The kernel knows it: userfaultfd write-protection in its asynchronous form (Linux 6.7, Documentation/admin-guide/mm/
+userfaultfd.rst) lets a write through and takes a note in the page table; PAGEMAP_SCAN (…/mm/pagemap.rst) reads and
+resets the notes.  Measured: 0.03 to 0.5 ms a look, up to 16 ms for 8 000 scattered pages; a first write to a page after
+a look costs about 0.5 us.  Where the kernel is older, a copy of RAM is kept and compared (about 80 ms for 128 MiB).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import logging
+import os
+import struct
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from timevm.engine.machine.ram import PAGE, Ram
+
+_log = logging.getLogger(__name__)
+
+PageNumbers = npt.NDArray[np.int64]
+
+# x86-64's and AArch64's numbers differ; others fall back
+_USERFAULTFD = {"x86_64": 323, "aarch64": 282}
+UFFD_USER_MODE_ONLY = 1
+UFFD_API = 0xAA
+UFFD_FEATURE_WP_UNPOPULATED, UFFD_FEATURE_WP_ASYNC = 1 << 13, 1 << 15
+UFFDIO_REGISTER_MODE_WP = 1 << 1
+UFFDIO_WRITEPROTECT_MODE_WP = 1 << 0
+PM_SCAN_WP_MATCHING, PM_SCAN_CHECK_WPASYNC = 1 << 0, 1 << 1
+PAGE_IS_WRITTEN = 1 << 1
+#: regions that one PAGEMAP_SCAN call gives at most
+REGIONS = 4096
+
+
+def _request(kind: int, number: int, size: int) -> int:
+    """Linux' _IOWR."""
+    return 3 << 30 | size << 16 | kind << 8 | number
+
+
+UFFDIO_API = _request(0xAA, 0x3F, 24)
+UFFDIO_REGISTER = _request(0xAA, 0x00, 32)
+UFFDIO_WRITEPROTECT = _request(0xAA, 0x06, 24)
+PAGEMAP_SCAN = _request(ord("f"), 16, 96)
+
+
+class Watcher(Protocol):
+    """How writes are noticed."""
+
+    #: for people: what the choice was
+    name: str
+
+    def take(self) -> PageNumbers:
+        """Numbers of the pages that may have been written since the last call, ascending."""
+
+
+class KernelWatcher:
+    """userfaultfd and PAGEMAP_SCAN.  Raises OSError where the kernel has them not."""
+
+    name = "kernel (userfaultfd, PAGEMAP_SCAN)"
+
+    def __init__(self, ram: Ram) -> None:
+        self._start, self._end = ram.host_address, ram.host_address + ram.size
+        self._regions = np.zeros((REGIONS, 3), dtype=np.uint64)
+        self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._fault = -1
+        try:
+            self._fault = self._open()
+            register = struct.pack("=4Q", self._start, ram.size, UFFDIO_REGISTER_MODE_WP, 0)
+            fcntl.ioctl(self._fault, UFFDIO_REGISTER, register)
+            protect = struct.pack("=3Q", self._start, ram.size, UFFDIO_WRITEPROTECT_MODE_WP)
+            fcntl.ioctl(self._fault, UFFDIO_WRITEPROTECT, protect)
+            self.take()
+        except OSError:
+            self.close()
+            raise
+
+    @staticmethod
+    def _open() -> int:
+        number = _USERFAULTFD.get(os.uname().machine)
+        if number is None:
+            raise OSError("unknown host architecture")
+        library = ctypes.CDLL(None, use_errno=True)
+        fault = int(library.syscall(number, os.O_CLOEXEC | UFFD_USER_MODE_ONLY))
+        if fault < 0:
+            raise OSError(ctypes.get_errno(), "userfaultfd")
+        wanted = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED
+        try:
+            fcntl.ioctl(fault, UFFDIO_API, struct.pack("=3Q", UFFD_API, wanted, 0))
+        except OSError:
+            os.close(fault)
+            raise
+        return fault
+
+    def take(self) -> PageNumbers:
+        """One system call for every REGIONS runs of pages."""
+        runs: list[npt.NDArray[np.int64]] = []
+        at = self._start
+        while at < self._end:
+            request = bytearray(
+                struct.pack(
+                    "=12Q",
+                    96,
+                    PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
+                    at,
+                    self._end,
+                    0,
+                    self._regions.ctypes.data,
+                    REGIONS,
+                    0,
+                    0,
+                    PAGE_IS_WRITTEN,
+                    0,
+                    PAGE_IS_WRITTEN,
+                )
+            )
+            count = fcntl.ioctl(self._pagemap, PAGEMAP_SCAN, request)
+            if count:
+                found = self._regions[:count, :2].astype(np.int64)
+                runs.append((found - self._start) // PAGE)
+            at = struct.unpack_from("=Q", request, 32)[0]
+        if not runs:
+            return np.empty(0, dtype=np.int64)
+        return _numbers(np.concatenate(runs))
+
+    def close(self) -> None:
+        for descriptor in (self._pagemap, self._fault):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._pagemap = self._fault = -1
+
+
+def _numbers(runs: npt.NDArray[np.int64]) -> PageNumbers:
+    """All numbers of the half-open runs ``[n, 2]``, in order."""
+    lengths = runs[:, 1] - runs[:, 0]
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(runs[:, 0] - before, lengths) + np.arange(int(lengths.sum()), dtype=np.int64)
+
+
+class ComparingWatcher:
+    """Keeps a copy of RAM; a look reads all of both."""
+
+    name = "comparison with a copy of RAM"
+    #: pages compared at a time: 16 MiB
+    CHUNK = 4096
+
+    def __init__(self, ram: Ram) -> None:
+        self._words = ram.bytes.view(np.uint64).reshape(-1, PAGE // 8)
+        self._copy = np.zeros_like(self._words)
+        self.take()
+
+    def take(self) -> PageNumbers:
+        found = []
+        for first in range(0, len(self._words), self.CHUNK):
+            now, before = self._words[first : first + self.CHUNK], self._copy[first : first + self.CHUNK]
+            changed = np.flatnonzero((now != before).any(axis=1))
+            before[changed] = now[changed]
+            found.append(changed + first)
+        return np.concatenate(found)
+
+
+def watcher_for(ram: Ram) -> Watcher:
+    """The best that this host has; the choice is logged."""
+    watcher: Watcher
+    try:
+        watcher = KernelWatcher(ram)
+    except OSError as error:
+        watcher = ComparingWatcher(ram)
+        _log.warning("the kernel cannot tell which pages were written (%s): checkpoints are slower", error)
+    _log.info("written pages are found by the %s", watcher.name)
+    return watcher
+
+
+class DirtyLog:
+    """One consumer's view: what was written since its last ``take``."""
+
+    def __init__(self, pages: DirtyPages, everything: bool) -> None:
+        self._pages = pages
+        self._pending: list[PageNumbers] = []
+        self._everything = everything
+
+    def take(self) -> PageNumbers:
+        """Ascending page numbers.  The first time all pages if the log began that way."""
+        self._pages.look()
+        if self._everything:
+            self._everything = False
+            self._pending.clear()
+            return np.arange(self._pages.page_count, dtype=np.int64)
+        pending, self._pending = self._pending, []
+        if len(pending) == 1:
+            return pending[0]
+        return np.unique(np.concatenate(pending)) if pending else np.empty(0, dtype=np.int64)
+
+    def put(self, numbers: PageNumbers) -> None:
+        if not self._everything:
+            self._pending.append(numbers)
+
+
+class DirtyPages:
+    """Hands what one watcher finds to several consumers.  Nothing is watched before the first of them."""
+
+    def __init__(self, ram: Ram) -> None:
+        self._ram = ram
+        self.page_count = ram.page_count
+        self._watcher: Watcher | None = None
+        self._logs: list[DirtyLog] = []
+
+    @property
+    def method(self) -> str:
+        """For people."""
+        return "nothing is watched" if self._watcher is None else self._watcher.name
+
+    def log(self, *, everything: bool = True) -> DirtyLog:
+        """A new consumer.  ``everything``: the first ``take`` gives all pages, not what is written from now on."""
+        self.look()
+        log = DirtyLog(self, everything)
+        self._logs.append(log)
+        return log
+
+    def look(self) -> None:
+        """Ask the watcher now."""
+        if self._watcher is None:
+            self._watcher = watcher_for(self._ram)
+        numbers = self._watcher.take()
+        if len(numbers):
+            for log in self._logs:
+                log.put(numbers)

@@ -1,0 +1,28 @@
+"""RAM as bus masters and loaders write it: whatever was translated from there is dropped."""
+
+from __future__ import annotations
+
+from timevm.engine.cpu.base import Cpu
+from timevm.engine.devices.base import DmaError
+from timevm.engine.machine.ram import Ram
+
+
+class SystemMemory:
+    """``devices.base.GuestMemory``."""
+
+    def __init__(self, cpu: Cpu, ram: Ram) -> None:
+        self._cpu = cpu
+        self._ram = ram
+
+    def read(self, address: int, size: int) -> bytes:
+        self._check(address, size)
+        return self._ram.read(address, size)
+
+    def write(self, address: int, data: bytes) -> None:
+        self._check(address, len(data))
+        self._ram.write(address, data)
+        self._cpu.code_changed(address, len(data))
+
+    def _check(self, address: int, size: int) -> None:
+        if not self._ram.contains(address, size):
+            raise DmaError(f"{size} bytes at {address:#x} are not RAM")

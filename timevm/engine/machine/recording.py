@@ -1,0 +1,89 @@
+"""Whether a machine is live, recorded or replayed: the gate is chosen here, once, with what the spec left open."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import xxhash
+
+from timevm.engine.machine.images import File, Images
+from timevm.engine.machine.outcome import ReplayMode
+from timevm.engine.machine.spec import LoaderData, MachineSpec
+from timevm.engine.replay.gate import Gate
+from timevm.engine.replay.identity import SEED_BYTES, Identity
+from timevm.engine.replay.live_gate import LiveGate
+from timevm.engine.replay.opening import check_same_machine, create_recording, open_recording
+from timevm.engine.replay.record_gate import RecordGate
+from timevm.engine.replay.replay_gate import ReplayGate
+from timevm.errors import InternalError
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The gate, and who the machine is: in a replay the recorded one."""
+
+    gate: Gate
+    identity: Identity
+    mode: ReplayMode
+    filename: str | None = None
+    #: replaying: icount of the recording's end
+    end: int | None = None
+
+
+def identity_of(
+    spec: MachineSpec, images: Images, auto_shift: int, disks: tuple[tuple[str, str], ...] = ()
+) -> Identity:
+    """What the spec leaves open is decided: shift, date, seed."""
+
+    def digest(file: File | None) -> str | None:
+        return None if file is None else file.digest
+
+    seed = os.urandom(SEED_BYTES) if spec.seed is None else spec.seed.to_bytes(SEED_BYTES, "little", signed=True)
+    files = iter(images.loaded)
+    loaders = []
+    for loader in spec.loaders:
+        if isinstance(loader, LoaderData):
+            loaders.append((f"value at {loader.address:#x}", xxhash.xxh3_128_hexdigest(loader.data)))
+        else:
+            where = "" if loader.address is None else f" at {loader.address:#x}"
+            loaders.append((f"{loader.path.name}{where}", next(files).digest))
+    if images.bios is not None:
+        loaders.append(("firmware", images.bios.digest))
+    return Identity(
+        machine=spec.machine,
+        cpu=spec.cpu,
+        ram_bytes=spec.ram_bytes,
+        shift=auto_shift if spec.shift is None else spec.shift,
+        rtc_base_seconds=int(time.time()) if spec.rtc_base is None else spec.rtc_base,
+        seed=seed,
+        kernel=digest(images.kernel),
+        initrd=digest(images.initrd),
+        dtb=digest(images.dtb),
+        append=spec.append,
+        disks=disks,
+        loaders=tuple(loaders),
+    )
+
+
+def admit(spec: MachineSpec, identity: Identity) -> Admission:
+    """Opens or creates the recording.  Raises RecordingError, HostError."""
+    if spec.mode == "none":
+        return Admission(LiveGate(sleep=spec.sleep), identity, ReplayMode.NONE)
+    if spec.rrfile is None:
+        raise InternalError("a recording has no file")
+    filename = str(spec.rrfile)
+    if spec.mode == "record":
+        writer = create_recording(spec.rrfile, identity)
+        return Admission(RecordGate(writer, sleep=spec.sleep), identity, ReplayMode.RECORD, filename)
+    reader = open_recording(spec.rrfile)
+    now = identity.replaying(
+        reader.identity, keep_shift=spec.shift is not None, keep_rtc_base=spec.rtc_base is not None
+    )
+    try:
+        check_same_machine(reader, now)
+    except BaseException:
+        reader.close()
+        raise
+    return Admission(ReplayGate(reader), now, ReplayMode.PLAY, filename, reader.end_icount)
