@@ -1,0 +1,108 @@
+"""New qcow2 images, laid out as qemu-img lays them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from timevm.blkreplay.host_file import HostFile
+from timevm.blkreplay.qcow2.entries import encode
+from timevm.blkreplay.qcow2.layout import (
+    L1_LIMIT,
+    Compatible,
+    Header,
+    l1_entries_for,
+    pack_header,
+)
+from timevm.blkreplay.qcow2.refcount_codec import decode as decode_counts
+from timevm.blkreplay.qcow2.refcount_codec import encode as encode_counts
+from timevm.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class CreateOptions:
+    """What a new image is like; qemu-img's defaults."""
+
+    size: int
+    version: int = 3
+    cluster_size: int = 65536
+    refcount_bits: int = 16
+    lazy_refcounts: bool = False
+    backing_file: str | None = None
+    backing_format: str | None = None
+
+
+def create_image(path: Path | str, options: CreateOptions) -> None:
+    """Creates or replaces ``path``: header, reference count table, its first block, L1 table.
+
+    Raises UserError for options that do not go together (in qemu-img's words), HostError.
+    """
+    header = _header(options)
+    file = HostFile(path, read_only=False, create=True)
+    try:
+        file.truncate(0)
+        size = header.cluster_size
+        order = header.refcount_order
+        l1_clusters = max(1, -(-header.l1_entries * 8 // size))
+        used = (header.l1_offset >> header.cluster_bits) + l1_clusters
+        blocks = (header.l1_offset >> header.cluster_bits) - 1 - header.refcount_table_clusters
+        counts = decode_counts(bytes(blocks * size), order)
+        counts[:used] = 1
+        table_size = header.refcount_table_clusters * size
+        first_block = header.refcount_table_offset + table_size
+        table = np.arange(blocks, dtype=np.uint64) * np.uint64(size) + np.uint64(first_block)
+        file.write(header.refcount_table_offset, encode(table).ljust(table_size, b"\0"), encode_counts(counts, order))
+        file.write(header.l1_offset, bytes(header.l1_entries * 8))
+        file.write(0, pack_header(header).ljust(size, b"\0"))
+        file.sync()
+    finally:
+        file.close()
+
+
+def _header(options: CreateOptions) -> Header:
+    size, bits = options.cluster_size, options.cluster_size.bit_length() - 1
+    if size & (size - 1) or not 512 <= size <= 2 << 20:
+        raise UserError("Cluster size must be a power of two between 512 and 2048k")
+    order = options.refcount_bits.bit_length() - 1
+    if options.refcount_bits not in (1, 2, 4, 8, 16, 32, 64):
+        raise UserError("Refcount width must be a power of two and may not exceed 64 bits")
+    if options.version < 3 and order != 4:
+        raise UserError(
+            "Different refcount widths than 16 bits require compatibility level 1.1 or above "
+            "(use version=v3 or greater)"
+        )
+    if options.version < 3 and options.lazy_refcounts:
+        raise UserError(
+            "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+        )
+    entries = l1_entries_for(options.size, bits)
+    if options.size < 0 or entries * 8 > L1_LIMIT:
+        raise UserError("The image size is too large for file format 'qcow2' (try using a larger cluster size)")
+    tables, blocks = _table_sizes(1 + max(1, -(-entries * 8 // size)), size, size * 8 >> order)
+    return Header(
+        version=options.version,
+        cluster_bits=bits,
+        size=options.size,
+        l1_entries=entries,
+        l1_offset=(1 + tables + blocks) * size,
+        refcount_table_offset=size,
+        refcount_table_clusters=tables,
+        compatible=Compatible.LAZY_REFCOUNTS if options.lazy_refcounts else 0,
+        refcount_order=order,
+        header_length=112 if options.version >= 3 else 72,
+        backing_file=options.backing_file,
+        backing_format=options.backing_format,
+    )
+
+
+def _table_sizes(others: int, cluster_size: int, per_block: int) -> tuple[int, int]:
+    """Clusters of the reference count table and blocks, which count themselves and ``others``."""
+    tables = blocks = 1
+    while True:
+        needed_blocks = -(-(others + tables + blocks) // per_block)
+        needed_tables = -(-needed_blocks * 8 // cluster_size)
+        if (needed_tables, needed_blocks) == (tables, blocks):
+            return tables, blocks
+        tables, blocks = max(tables, needed_tables), max(blocks, needed_blocks)
