@@ -88,9 +88,7 @@ def place_multiboot(
         ("the memory map", Piece(MAP, entries, len(entries))),
         ("the command line", Piece(NAMES, bytes(names), len(names))),
     ]
-    return Placed(
-        tuple(item for item in named if item[1].size), (), Entry(entry, eax=LOADER_MAGIC, ebx=INFORMATION)
-    )
+    return Placed(tuple(item for item in named if item[1].size), (), Entry(entry, eax=LOADER_MAGIC, ebx=INFORMATION))
 
 
 def _addressed(kernel: File, offset: int) -> tuple[list[Piece], int]:

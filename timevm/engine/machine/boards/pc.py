@@ -1,0 +1,181 @@
+"""The ``pc`` board (x86): QEMU's pc-i440fx-7.2 as data, and its assembly.
+
+Address line 20 is always enabled: software of the last thirty years enables it and never relies on it being off.
+RAM is below 4 GiB only, and lies behind the adapter and BIOS areas below 1 MiB too (a PC's "shadow" RAM).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from timevm.engine.clock.virtual_clock import VirtualClock
+from timevm.engine.cpu.base import StopKind
+from timevm.engine.cpu.x86_64 import X86Cpu
+from timevm.engine.devices import uart16550
+from timevm.engine.devices.base import Stateful
+from timevm.engine.devices.i8042 import I8042
+from timevm.engine.devices.i8254 import I8254
+from timevm.engine.devices.i8259_pair import INPUTS, I8259Pair
+from timevm.engine.devices.mc146818 import Mc146818
+from timevm.engine.devices.shared_lines import SharedLines
+from timevm.engine.devices.system_control import Port61, Port92
+from timevm.engine.devices.uart16550 import Uart16550
+from timevm.engine.machine.assembly import Assembly, Order, SerialPort
+from timevm.engine.machine.boards.pc_cmos import contents
+from timevm.engine.machine.io_ports import EmptyBus, PortMap, Ports, Shifted, gaps
+from timevm.engine.machine.memory import SystemMemory
+from timevm.engine.machine.outcome import MemoryRegion
+from timevm.engine.machine.pc_boot import PcPlacement, place_firmware, place_kernel
+from timevm.engine.machine.ram import Ram
+from timevm.engine.machine.randomness import derive, derive_number
+from timevm.engine.machine.spec import GIB, MIB
+from timevm.engine.machine.x86_memory_map import ranges
+from timevm.errors import UserError
+
+#: from here to 4 GiB: PCI devices, interrupt controllers, the BIOS (QEMU's boundary for this much RAM)
+RAM_MOST = 3 * GIB + 512 * MIB
+RESET_VECTOR = 0xFFFF_FFF0
+#: ports and interrupts of the serial lines, COM1 first
+SERIAL = ((0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3))
+SERIAL_PORTS = 8
+TIMER_IRQ, KEYBOARD_IRQ, CLOCK_IRQ = 0, 1, 8
+
+
+class _CpuLine:
+    """``InterruptLine`` into the CPU."""
+
+    def __init__(self, cpu: X86Cpu, name: str) -> None:
+        self._cpu, self._name = cpu, name
+
+    def set(self, level: bool) -> None:
+        self._cpu.set_interrupt(self._name, level)
+
+
+class _WindowPort(Protocol):
+    """What the CPU gives for ports whose hot registers it serves natively (see ``cpu.aarch64.WindowPort``)."""
+
+    def set_constant_read(self, offset: int | None, value: int = 0) -> None: ...
+
+    def set_output(self, offset: int | None) -> None: ...
+
+
+class _SerialWindow:
+    """The UART's hot registers are served natively: its line status and its data."""
+
+    def __init__(self, uart: Uart16550, window: _WindowPort) -> None:
+        self._uart, self._window = uart, window
+        uart.changed = self.follow
+        self.follow()
+
+    def follow(self) -> None:
+        status = self._uart.line_status()
+        quiet_read = not status & uart16550.LSR_OVERRUN
+        self._window.set_constant_read(uart16550.LSR if quiet_read else None, status)
+        self._window.set_output(uart16550.DATA if self._uart.transmit_is_quiet() else None)
+
+
+def assemble(order: Order) -> Assembly:
+    """Raises UserError, HostError."""
+    spec = order.spec
+    if spec.ram_bytes > RAM_MOST:
+        raise UserError(f"-m: this machine takes at most {RAM_MOST // MIB}M of RAM")
+    if spec.dtb is not None:
+        raise UserError("-dtb: this machine has no device tree")
+    if spec.serial_ports > len(SERIAL):
+        raise UserError(f"-serial: this machine has {len(SERIAL)} serial ports")
+    cpu = X86Cpu(
+        spec.cpu,
+        time_shift=order.shift,
+        seed=derive_number(order.seed, "RDRAND"),
+        acknowledge=lambda: pic.acknowledge(),
+    )
+    ram = Ram(0, spec.ram_bytes)
+    cpu.map_ram(ram.base, ram.host_address, ram.size)
+    memory = SystemMemory(cpu, ram)
+    clock = VirtualClock(order.shift, lambda: cpu.icount, cpu.ask_attention)
+
+    def reset_machine() -> None:
+        cpu.ask_stop(StopKind.RESET)
+
+    pic: I8259Pair = I8259Pair("pic", _CpuLine(cpu, "intr"))
+    lines = SharedLines("isa-interrupts", INPUTS, pic.set_input)
+    timer = I8254("pit", lines.source(TIMER_IRQ), clock)
+    rtc = Mc146818("rtc", lines.source(CLOCK_IRQ), clock, order.rtc_base, contents(spec.ram_bytes))
+    keyboard = I8042("i8042", lines.source(KEYBOARD_IRQ), reset_machine)
+    port61 = Port61("port61", timer, clock)
+    port92 = Port92("port92", reset_machine)
+
+    def serial(number: int) -> Uart16550:
+        return Uart16550(f"serial{number}", lines.source(SERIAL[number][1]), _transmit(order, number))
+
+    uarts = [serial(number) for number in range(spec.serial_ports)]
+    windows = [
+        Ports("pic-master", 0x20, 2, pic.master),
+        Ports("pit", 0x40, 4, timer),
+        Ports("i8042-data", 0x60, 1, keyboard.data),
+        Ports("port61", 0x61, 1, port61),
+        Ports("i8042-command", 0x64, 1, keyboard.command),
+        Ports("rtc", 0x70, 2, rtc),
+        Ports("port92", 0x92, 1, port92),
+        Ports("pic-slave", 0xA0, 2, pic.slave),
+        Ports("pic-elcr", 0x4D0, 2, pic.edge_level),
+    ]
+    serial_windows = [Ports(uart.name, SERIAL[number][0], SERIAL_PORTS, uart) for number, uart in enumerate(uarts)]
+    ports = PortMap(windows, EmptyBus())
+    for base, count in gaps(serial_windows):
+        cpu.map_ports(base, count, Shifted(ports, base))
+    native = [
+        _SerialWindow(uart, cpu.map_ports(window.base, window.count, uart, _transmit(order, number)))
+        for number, (uart, window) in enumerate(zip(uarts, serial_windows, strict=True))
+    ]
+
+    placement = _placement(order, ram)
+    rom = Ram((1 << 32) - len(placement.rom), len(placement.rom))
+    rom.write(rom.base, placement.rom)
+    cpu.map_rom(rom.base, rom.host_address, rom.size)
+
+    def boot() -> None:
+        for piece in placement.pieces:
+            memory.write(piece.address, piece.data + bytes(piece.size - len(piece.data)))
+        cpu.reset(RESET_VECTOR, ())
+
+    def follow_devices() -> None:
+        for window in native:
+            window.follow()
+
+    stateful: list[tuple[str, Stateful]] = [
+        *((part.name, part) for part in (pic, lines, timer, rtc, keyboard, port61, port92)),
+        *((uart.name, uart) for uart in uarts),
+    ]
+    return Assembly(
+        cpu=cpu,
+        ram=ram,
+        clock=clock,
+        devices=dict(stateful),
+        serial=[SerialPort(uart.receive, uart.capacity) for uart in uarts],
+        memory_map=[
+            *(window.region() for window in (*windows, *serial_windows)),
+            MemoryRegion("pc.ram", ram.base, ram.size, "ram"),
+            MemoryRegion("pc.bios", rom.base, rom.size, "rom"),
+        ],
+        boot=boot,
+        follow_devices=follow_devices,
+    )
+
+
+def _transmit(order: Order, number: int) -> Callable[[bytes], None]:
+    return lambda data: order.transmit(number, data)
+
+
+def _placement(order: Order, ram: Ram) -> PcPlacement:
+    spec, images = order.spec, order.images
+    if images.kernel is None and not spec.loaders:
+        if images.bios is None:
+            raise UserError(
+                "no kernel and no firmware: give -kernel, or -bios, or install SeaBIOS (Debian's package seabios)"
+            )
+        return place_firmware(images.bios)
+    if images.bios is not None:
+        raise UserError("-bios with -kernel: this machine starts a kernel without firmware: leave one of them out")
+    return place_kernel(spec, images, ram.end, ranges(spec.ram_bytes), random_seed=derive(order.seed, "rng-seed", 32))
