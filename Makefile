@@ -7,7 +7,7 @@ CC_FOUND := $(shell command -v cc || command -v gcc || command -v clang)
 
 export PYTHONASYNCIODEBUG ?= 1
 
-.PHONY: demo check bench env lint test clean
+.PHONY: demo check bench env peers lint test clean
 
 env: $(VENV)/stamp
 
@@ -32,11 +32,18 @@ endif
 demo: env
 	@PYTHONASYNCIODEBUG=0 $(BIN)/timevm demo
 
+# The real programs that the tests talk to (gdb, qemu-img, telnet ...); root gets them, anybody else is told.
+peers: env
+	@missing="$$($(BIN)/python -m tests.peers)"; if [ -z "$$missing" ]; then :; \
+	  elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; \
+	  else echo "some tests will fail without: apt-get install $$missing" >&2; fi
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: env
+test: peers
 	$(BIN)/python -m pytest
 
 check: lint test
