@@ -15,9 +15,11 @@ from typing import Any
 from timevm.errors import InternalError
 
 STOP_NONE, STOP_LIMIT, STOP_KICK, STOP_BREAKPOINT, STOP_WATCHPOINT, STOP_FIRMWARE_CALL, STOP_CALLBACK_FAILED = range(7)
+STOP_SETTLED = 7
 OUTPUT_BYTES = 4096
 MAX_WINDOWS = 64
 MAX_WATCHES = 64
+MAX_PASSED = 256
 WATCH_READ, WATCH_WRITE = 1, 2
 NO_OFFSET = -1
 
@@ -57,9 +59,8 @@ class Watch(ctypes.Structure):
     _fields_ = [("address", c_uint64), ("length", c_uint64), ("kind", c_uint32), ("padding", c_uint32)]
 
 
-class Collected(ctypes.Structure):
+class PassedStop(ctypes.Structure):
     _fields_ = [
-        ("hits", c_uint64),
         ("icount", c_int64),
         ("pc", c_uint64),
         ("address", c_uint64),
@@ -83,7 +84,10 @@ class Engine(ctypes.Structure):
         ("deadline", c_int64),
         ("entered", c_int64),
         ("block_end", c_uint64),
-        ("skip_stops_at", c_int64),
+        ("skip_breakpoint_at", c_int64),
+        ("skip_watchpoint_at", c_int64),
+        ("skip_breakpoint_pc", c_uint64),
+        ("settle_at", c_int64),
         ("kick", c_int32),
         ("translations_stale", c_int32),
         ("stop", c_uint32),
@@ -91,7 +95,8 @@ class Engine(ctypes.Structure):
         ("stop_address", c_uint64),
         ("stop_is_write", c_uint32),
         ("collect", c_uint32),
-        ("collected", Collected),
+        ("passed_count", c_uint64),
+        ("passed", PassedStop * MAX_PASSED),
         ("slow_blocks", c_uint64),
         ("device_read", DeviceRead),
         ("device_write", DeviceWrite),

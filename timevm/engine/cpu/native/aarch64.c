@@ -206,6 +206,8 @@ static __attribute__((noinline)) void slow_block(struct aarch64 *cpu, uint64_t p
         look_soon(engine);
         restart_block(engine, 0);
     }
+    if (now == engine->settle_at)
+        stop_here(engine, STOP_SETTLED);
     bound = engine->limit < engine->deadline ? engine->limit : engine->deadline;
     if (count > bound - now) { /* split exactly at the bound */
         engine->horizon = bound;

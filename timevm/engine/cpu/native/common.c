@@ -28,15 +28,16 @@ void meet_stop(struct engine *engine, enum stop_reason reason, uint64_t pc, uint
 {
     int64_t icount = icount_at(engine, pc, shift);
 
-    if (icount == engine->skip_stops_at)
+    if (reason == STOP_WATCHPOINT
+            ? icount == engine->skip_watchpoint_at
+            : icount == engine->skip_breakpoint_at && pc == engine->skip_breakpoint_pc)
         return;
     if (engine->collect) {
-        struct collected *last = &engine->collected;
+        struct passed_stop *last = &engine->passed[(engine->passed_count - 1) % MAX_PASSED];
 
-        /* at one icount the breakpoint comes first, then the first watchpoint: keep the first of them */
-        last->hits++;
-        if (last->hits > 1 && last->icount == icount)
-            return;
+        /* of one instruction keep the last: in reverse it is the first that is met */
+        if (!engine->passed_count || last->icount != icount)
+            last = &engine->passed[engine->passed_count++ % MAX_PASSED];
         last->icount = icount;
         last->pc = pc;
         last->address = address;

@@ -26,7 +26,8 @@ enum stop_reason {
     STOP_BREAKPOINT = 3,
     STOP_WATCHPOINT = 4,
     STOP_FIRMWARE_CALL = 5, /* HVC or SMC: Python answers it */
-    STOP_CALLBACK_FAILED = 6 /* a Python callback raised; Python holds the exception */
+    STOP_CALLBACK_FAILED = 6, /* a Python callback raised; Python holds the exception */
+    STOP_SETTLED = 7 /* at settle_at: what is due has happened, the next instruction has not begun */
 };
 
 #define OUTPUT_BYTES 4096
@@ -51,9 +52,10 @@ struct watch {
     uint32_t padding;
 };
 
-/* the last stop that was passed by while `collect` is set */
-struct collected {
-    uint64_t hits;
+#define MAX_PASSED 256
+
+/* a stop that was passed by while `collect` is set */
+struct passed_stop {
     int64_t icount;
     uint64_t pc;
     uint64_t address;
@@ -75,15 +77,19 @@ struct engine {
     int64_t deadline; /* the CPU's own timers want to be looked at here */
     int64_t entered;  /* icount at which this run began: a kick is honoured only after that */
     uint64_t block_end;
-    int64_t skip_stops_at; /* break- and watchpoints at this icount have been reported already; -1: none */
+    /* stops that have been reported already, by their icount; -1: none.  An interrupt may change pc at one icount */
+    int64_t skip_breakpoint_at, skip_watchpoint_at;
+    uint64_t skip_breakpoint_pc;
+    int64_t settle_at; /* stop at this icount when interrupts have been taken, before an instruction; -1: do not */
     int32_t kick;          /* written by any thread */
     int32_t translations_stale;
     uint32_t stop; /* enum stop_reason */
     uint32_t lines; /* interrupt inputs that are active, one bit each */
     uint64_t stop_address;
     uint32_t stop_is_write;
-    uint32_t collect; /* remember stops in `collected` instead of stopping */
-    struct collected collected;
+    uint32_t collect; /* remember stops in `passed` instead of stopping */
+    uint64_t passed_count; /* with those that were overwritten: the ring holds the last MAX_PASSED */
+    struct passed_stop passed[MAX_PASSED];
     uint64_t slow_blocks; /* statistics: how often the slow path ran */
 
     /* into Python; each may set `stop` to STOP_CALLBACK_FAILED */
