@@ -1,16 +1,154 @@
-"""Command line entry points."""
+"""Command line entry points.  Everything costly is imported by the command that needs it."""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable, Sequence
+
 from timevm import __version__
+from timevm.errors import TimevmError
+
+#: ``system-NAME``: the architectures of the daemon
+ARCHITECTURES = ("aarch64", "x86_64", "i386", "riscv64")
+SHELLS = ("bash", "zsh", "fish")
+_INTERRUPTED = 130
+
+_USAGE = """\
+usage: timevm COMMAND …
+
+  system-aarch64 …    the virtual machine, with QEMU's options (system-aarch64 -h); also timevm-system-aarch64
+  system-x86_64 …     the same for a PC, and system-i386
+  img …               disk images, with qemu-img's syntax: create, info, check, snapshot, map
+  log …               look into a recording: dump, verify, stat
+  demo                record a small guest with a bug, replay it, and find who damaged its memory
+  completion SHELL    completion for bash, zsh or fish, to be sourced
+
+  -h, --help          this text
+  --version           the version
+
+Examples
+  timevm system-aarch64 -M virt -nographic -kernel Image -icount shift=auto,rr=record,rrfile=run.tvm
+  timevm log stat run.tvm
+  source <(timevm completion bash)
+"""
 
 
 def main() -> int:
     """Entry point of ``timevm``."""
-    print(f"timevm {__version__}")
-    return 0
+    return _guarded("timevm", lambda: _command(sys.argv[1:]))
 
 
 def main_system_aarch64() -> int:
-    """Entry point of ``timevm-system-aarch64``."""
-    return main()
+    return _guarded("timevm-system-aarch64", lambda: run_system("timevm-system-aarch64", "aarch64", sys.argv[1:]))
+
+
+def main_system_x86_64() -> int:
+    return _guarded("timevm-system-x86_64", lambda: run_system("timevm-system-x86_64", "x86_64", sys.argv[1:]))
+
+
+def main_system_i386() -> int:
+    return _guarded("timevm-system-i386", lambda: run_system("timevm-system-i386", "i386", sys.argv[1:]))
+
+
+def main_system_riscv64() -> int:
+    return _guarded("timevm-system-riscv64", lambda: run_system("timevm-system-riscv64", "riscv64", sys.argv[1:]))
+
+
+def _guarded(program: str, work: Callable[[], int]) -> int:
+    """Whatever happens, the user sees sentences and no traceback."""
+    try:
+        return work()
+    except TimevmError as error:
+        _complain(program, str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # whoever read our output has gone; the interpreter must not complain about that once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("TIMEVM_DEBUG"):
+            raise
+        _complain(program, f"a bug in timevm ({type(error).__name__}: {error}); please report it")
+        return 1
+
+
+def _complain(program: str, text: str) -> None:
+    """The first line names the program; further ones are part of the same message."""
+    print(f"{program}: {text}", file=sys.stderr)
+
+
+def run_system(program: str, architecture: str, arguments: Sequence[str]) -> int:
+    """``timevm-system-ARCHITECTURE ARGUMENTS``."""
+    from timevm.config import Information, parse_command_line
+
+    config = parse_command_line(program, arguments, architecture)
+    if isinstance(config, Information):
+        print(config.text)
+        return 0
+    from timevm.app import run
+
+    return run(config)
+
+
+def _command(arguments: Sequence[str]) -> int:
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name in ("-h", "--help", "help"):
+        print(_USAGE, end="")
+        return 0
+    if name in ("--version", "-version", "version"):
+        print(f"timevm {__version__}")
+        return 0
+    architecture = name.removeprefix("system-")
+    if architecture != name and architecture in ARCHITECTURES:
+        return run_system(f"timevm-{name}", architecture, rest)
+    command = _COMMANDS.get(name)
+    if command is None:
+        from timevm.config.keyvalue import hint
+
+        known = [*_COMMANDS, *(f"system-{each}" for each in ARCHITECTURES)]
+        _complain("timevm", f"there is no command '{name}'{hint(name, known)}; timevm --help lists them")
+        return 1
+    return command(rest)
+
+
+def _image(arguments: Sequence[str]) -> int:
+    from timevm.img_command import run_img
+
+    return run_img(arguments)
+
+
+def _log(arguments: Sequence[str]) -> int:
+    import argparse
+
+    from timevm.log_command import add_log_parser, run
+
+    parser = argparse.ArgumentParser(prog="timevm")
+    add_log_parser(parser.add_subparsers())
+    return run(parser.parse_args(["log", *arguments]))
+
+
+def _demo(arguments: Sequence[str]) -> int:
+    from timevm.demo import run_demo
+
+    return run_demo(arguments)
+
+
+def _completion(arguments: Sequence[str]) -> int:
+    from timevm.config.completion import completion
+
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        _complain("timevm", f"completion: name a shell: {', '.join(SHELLS)}")
+        return 1
+    print(completion(arguments[0]), end="")
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "img": _image,
+    "log": _log,
+    "demo": _demo,
+    "completion": _completion,
+}

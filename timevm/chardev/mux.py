@@ -62,6 +62,10 @@ class FrontEnd:
             await self._changed.wait_for(there)
             return self._take() if self._unread and self._unread[0][0] == visit else b""
 
+    def is_over(self, visit: int) -> bool:
+        left = any(number == visit for number, _ in self._unread)
+        return not left and (self._ended or self._visit != visit)
+
     def _take(self) -> bytes:
         if not self._unread:
             return b""
@@ -102,6 +106,11 @@ class Visit:
 
     async def receive(self) -> bytes:
         return await self._front_end.receive_in(self._number)
+
+    @property
+    def over(self) -> bool:
+        """Whether the focus has gone on, and everything is read."""
+        return self._front_end.is_over(self._number)
 
     async def send(self, data: bytes) -> None:
         await self._front_end.send(data)

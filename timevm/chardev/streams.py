@@ -95,9 +95,7 @@ class _DeviceTransport(asyncio.Transport):
         return default
 
 
-async def serve_device(
-    backend: Backend, session: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
-) -> None:
+async def serve_device(backend: Backend, session: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> None:
     """Let ``session`` speak over ``backend`` (open already, and not closed here); return when it has ended.
 
     A device is not a connection: its session begins at once, and may end before the device does.

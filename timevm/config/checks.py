@@ -31,10 +31,10 @@ def check_block_graph(
     sources = [source.identifier for source in objects]
     for device in devices:
         properties = dict(device.properties)
-        if device.driver == "virtio-blk-device" and properties["drive"] not in nodes:
+        if "drive" in properties and properties["drive"] not in nodes:
             raise UserError(
-                f"-device virtio-blk-device,drive={properties['drive']}: "
-                f"Property 'virtio-blk-device.drive' can't find value '{properties['drive']}'"
+                f"-device {device.driver},drive={properties['drive']}: "
+                f"Property '{device.driver}.drive' can't find value '{properties['drive']}'"
             )
         if "rng" in properties and properties["rng"] not in sources:
             raise UserError(f"-device {device.driver},rng={properties['rng']}: Device '{properties['rng']}' not found")
@@ -45,8 +45,14 @@ def check_chardevs(
     serial: Sequence[str | None],
     monitors: Sequence[tuple[str, Monitor]],
     gdb: str | None,
+    most_serial_ports: int,
 ) -> None:
     """Every chardev that is used exists, and has one user unless it is multiplexed."""
+    if len(serial) > most_serial_ports:
+        raise UserError(
+            f"-serial: this machine has {most_serial_ports} serial port{'s' if most_serial_ports > 1 else ''}, "
+            f"{len(serial)} were asked for"
+        )
     known = {chardev.identifier: chardev for chardev in chardevs}
     terminals = [chardev for chardev in chardevs if isinstance(chardev.backend, Stdio)]
     if len(terminals) > 1:

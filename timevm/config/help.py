@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 
 from timevm import __version__
+from timevm.config.architectures import Vocabulary
 from timevm.config.table import LOG_ITEMS, OPTIONS
-from timevm.engine.machine.spec import CPU_MODELS
 
 _EXAMPLES = """\
 Examples
@@ -22,11 +22,14 @@ Examples
 """
 
 
+_PC_EXAMPLES = _EXAMPLES.replace("-M virt ", "").replace("-kernel Image", "-kernel bzImage").replace("ttyAMA0", "ttyS0")
+
+
 def version(program: str) -> str:
     return f"timevm {__version__} ({program})\nIt counts, records and replays; free software, GPL-2.0-or-later."
 
 
-def usage(program: str) -> str:
+def usage(program: str, vocabulary: Vocabulary) -> str:
     lines = [f"usage: {program} [options]", ""]
     group = None
     for option in OPTIONS:
@@ -40,19 +43,20 @@ def usage(program: str) -> str:
         else:
             lines.append(heading)
             lines += textwrap.wrap(option.help, width=88, initial_indent=" " * 30, subsequent_indent=" " * 30)
-    lines += ["", _EXAMPLES.format(program=program)]
+    lines += ["", (_EXAMPLES if vocabulary.architecture == "aarch64" else _PC_EXAMPLES).format(program=program)]
     return "\n".join(lines).rstrip()
 
 
-def machines() -> str:
-    return (
-        "Supported machines are:\n"
-        "virt                 QEMU's ARM Virtual Machine, as far as timevm has it (GICv2, PL011, PL031, virtio-mmio)"
-    )
+def machines(vocabulary: Vocabulary) -> str:
+    lines = []
+    for _, board, description in vocabulary.machines:
+        default = " (default)" if board == vocabulary.default_machine else ""
+        lines.append(f"{board:<20} {description}{default}")
+    return "Supported machines are:\n" + "\n".join(lines)
 
 
-def processors() -> str:
-    return "Available CPUs:\n" + "\n".join(f"  {name}" for name in sorted(CPU_MODELS))
+def processors(vocabulary: Vocabulary) -> str:
+    return "Available CPUs:\n" + "\n".join(f"  {name}" for name in sorted(vocabulary.processors))
 
 
 def log_items() -> str:

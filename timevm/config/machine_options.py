@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from timevm.config.architectures import Vocabulary
 from timevm.config.chardevs import file_path
 from timevm.config.keyvalue import OFF, ON, OptionValue, hint, parse_number
 from timevm.engine.machine.spec import (
-    CPU_MODELS,
     RAM_LEAST,
-    RAM_MOST,
     Blockdev,
     DeviceOption,
     Drive,
@@ -30,27 +29,9 @@ from timevm.engine.machine.spec import (
 from timevm.errors import UserError
 
 SHIFT_MOST = 10
-#: machine properties whose one working value is accepted, and the value
-_FIXED_PROPERTIES: dict[str, tuple[str, ...]] = {
-    "accel": ("tcg",),
-    "gic-version": ("2",),
-    "secure": ("off",),
-    "virtualization": ("off",),
-    "mte": ("off",),
-    "highmem": ("off", "on"),
-    "its": ("off",),
-    "iommu": ("none",),
-    "ras": ("off",),
-    "acpi": ("off", "on"),
-    "usb": ("off",),
-    "graphics": ("off", "on"),
-    "mem-merge": ("off", "on"),
-    "dump-guest-core": ("off", "on"),
-}
-#: ``-device`` drivers that the machine's builder knows
-DEVICES = ("loader", "virtio-blk-device", "virtio-rng-device")
-_PCI = re.compile(r".*-pci\Z|ide-.*|rtl8139\Z|e1000.*|pci.*|nvme.*|usb.*|.*-usb\Z|ahci\Z|scsi.*")
-_NETWORK = re.compile(r"virtio-net.*")
+#: drivers that need a drive
+DISK_DEVICES = ("virtio-blk-device", "virtio-blk-pci", "ide-hd")
+NO_MACHINE = "No machine specified, and there is no default\nUse -machine help to list supported machines"
 _DRIVE_KEYS = (
     "file", "if", "id", "format", "snapshot", "readonly", "read-only", "driver", "image", "cache", "aio", "discard",
     "detect-zeroes", "media", "index", "bus", "unit", "werror", "rerror", "cache.direct", "cache.no-flush",
@@ -58,44 +39,46 @@ _DRIVE_KEYS = (
 )  # fmt: skip
 
 
-def parse_machine(text: str) -> tuple[str, str | None, Properties]:
+def parse_machine(text: str, vocabulary: Vocabulary) -> tuple[str, str | None, Properties]:
     """``-M``: the machine, the prompt it chose (``prompt=qemu``), other properties."""
     value = OptionValue("-machine", text, known=None, implied="type")
-    name = value.text_of("type")
+    name = value.text_of("type") or vocabulary.default_machine
+    if name is None:
+        raise UserError(NO_MACHINE)
+    board = vocabulary.board(name)
+    if board is None:
+        known = [each for _, each, _ in vocabulary.machines]
+        raise UserError(
+            f"unsupported machine type '{name}'{hint(name, known)}\nUse -machine help to list supported machines"
+        )
     prompt: str | None = None
+    properties = vocabulary.properties
     for key, given in value.rest("type"):
         if key == "prompt":
             prompts = {"qemu": "(qemu) ", "timevm": "(timevm) "}
             prompt = prompts[value.choice("prompt", prompts, "timevm")]
-        elif key not in _FIXED_PROPERTIES:
-            value.fail(
-                f"Property '{name or 'virt'}-machine.{key}' not found{hint(key, (*_FIXED_PROPERTIES, 'prompt'))}"
-            )
-        elif given not in _FIXED_PROPERTIES[key] and not (given in ON | OFF and "on" in _FIXED_PROPERTIES[key]):
-            value.fail(f"'{key}={given}' is not part of this version: it takes {' or '.join(_FIXED_PROPERTIES[key])}")
-    return check_machine(name or "virt"), prompt, ()
+        elif key not in properties:
+            value.fail(f"Property '{name}-machine.{key}' not found{hint(key, (*properties, 'prompt'))}")
+        elif given not in properties[key] and not (given in ON | OFF and {"on", "off"} <= {*properties[key]}):
+            value.fail(f"'{key}={given}' is not part of this version: it takes {' or '.join(properties[key])}")
+    return board, prompt, ()
 
 
-def check_machine(name: str) -> str:
-    if name == "virt" or re.fullmatch(r"virt-[0-9]{1,3}\.[0-9]{1,3}", name):
-        return "virt"
-    raise UserError(
-        f"unsupported machine type '{name}'{hint(name, ('virt',))}\nUse -machine help to list supported machines"
-    )
-
-
-def parse_cpu(text: str) -> str:
+def parse_cpu(text: str, vocabulary: Vocabulary) -> str:
     name, comma, _ = text.partition(",")
-    if name not in CPU_MODELS:
+    if name == "host":
+        raise UserError("-cpu host needs KVM, which cannot count instructions: leave -cpu out, or use -cpu max")
+    if name not in vocabulary.processors:
         raise UserError(
-            f"unable to find CPU model '{name}'{hint(name, CPU_MODELS)}\nUse -cpu help to list supported models"
+            f"unable to find CPU model '{name}'{hint(name, vocabulary.processors)}\n"
+            "Use -cpu help to list supported models"
         )
     if comma:
         raise UserError(f"-cpu {text}: properties of the CPU are not part of this version: use -cpu {name}")
     return name
 
 
-def parse_memory(text: str) -> int | None:
+def parse_memory(text: str, vocabulary: Vocabulary) -> int | None:
     """``-m`` in bytes; None for an empty value, which means the default as in QEMU."""
     value = OptionValue("-m", text, known=("size", "slots", "maxmem"), implied="size")
     if "slots" in value or "maxmem" in value:
@@ -103,8 +86,8 @@ def parse_memory(text: str) -> int | None:
     if not value.text_of("size"):
         return None
     size = value.size("size", "M") or 0
-    if not RAM_LEAST <= size <= RAM_MOST:
-        value.fail(f"this machine takes 16M to 4G of RAM, not {size} bytes")
+    if not RAM_LEAST <= size <= vocabulary.ram_most:
+        value.fail(f"this machine takes 16M to {vocabulary.ram_most >> 20}M of RAM, not {size} bytes")
     return (size + 8191) // 8192 * 8192
 
 
@@ -262,20 +245,17 @@ def parse_loader(text: str) -> Loader | LoaderData:
     )
 
 
-def parse_device(text: str) -> DeviceOption | Loader | LoaderData:
+def parse_device(text: str, vocabulary: Vocabulary) -> DeviceOption | Loader | LoaderData:
     value = OptionValue("-device", text, known=None, implied="driver")
     driver = value.text_of("driver") or ""
     if driver == "loader":
         return parse_loader(text)
-    if driver not in DEVICES:
-        if _NETWORK.match(driver):
-            value.fail(f"'{driver}' is known, but networks are not part of this version")
-        if _PCI.match(driver):
-            value.fail(
-                f"'{driver}' needs a PCI or USB bus, which this machine has not: use one of {', '.join(DEVICES)}"
-            )
-        value.fail(f"'{driver}' is not a valid device model name{hint(driver, DEVICES)}")
-    if driver == "virtio-blk-device" and not value.text_of("drive"):
+    if driver not in vocabulary.devices:
+        for pattern, reason in vocabulary.absent:
+            if re.fullmatch(pattern, driver):
+                value.fail(f"'{driver}' is known, but {reason}")
+        value.fail(f"'{driver}' is not a valid device model name{hint(driver, vocabulary.devices)}")
+    if driver in DISK_DEVICES and not value.text_of("drive"):
         value.fail("drive property not set")
     return DeviceOption(driver, value.identifier(), value.rest("driver", "id"))
 
@@ -298,13 +278,13 @@ def parse_object(text: str) -> ObjectOption:
     return ObjectOption(kind, identifier, value.rest("qom-type", "id"))
 
 
-def parse_drive(text: str) -> Drive:
+def parse_drive(text: str, vocabulary: Vocabulary) -> Drive:
     value = OptionValue("-drive", text, known=_DRIVE_KEYS)
-    interface = value.text_of("if") or "virtio"
-    if interface in ("ide", "scsi", "floppy", "pflash", "mtd", "sd", "xen"):
-        value.fail(f"this machine has no '{interface}' bus: use if=none and -device virtio-blk-device,drive=ID")
-    if interface not in ("none", "virtio"):
-        value.fail(f"unsupported bus type '{interface}'")
+    interface = value.text_of("if") or vocabulary.interfaces[0]
+    if interface not in vocabulary.interfaces:
+        if interface in ("ide", "scsi", "floppy", "pflash", "mtd", "sd", "xen"):
+            value.fail(f"this machine has no '{interface}' bus: use {vocabulary.disk_example}")
+        value.fail(f"unsupported bus type '{interface}'{hint(interface, vocabulary.interfaces)}")
     driver, image_format = value.text_of("driver"), value.text_of("format")
     if driver == "blkreplay":
         if not value.text_of("image"):

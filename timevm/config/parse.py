@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from timevm.config import chardevs, checks, help, machine_options
+from timevm.config.architectures import Vocabulary, vocabulary_of
 from timevm.config.keyvalue import OptionValue, hint, parse_number
 from timevm.config.model import Chardev, Config, Information, Monitor, MonitorMode, Stdio
 from timevm.config.table import ABSENT, BY_NAME, EMPTY_LOG_ITEMS, LOG_ITEMS
@@ -17,9 +18,9 @@ _MACHINE = MachineSpec()
 _CONFIG = Config("timevm", _MACHINE)
 
 
-def parse_command_line(program: str, arguments: Sequence[str]) -> Config | Information:
+def parse_command_line(program: str, arguments: Sequence[str], architecture: str = "aarch64") -> Config | Information:
     """What ``program ARGUMENTS…`` asks for.  Raises ``UserError``; its text goes behind ``program: ``."""
-    command_line = _CommandLine(program)
+    command_line = _CommandLine(program, vocabulary_of(architecture))
     position = 0
     while position < len(arguments):
         argument = arguments[position]
@@ -39,7 +40,8 @@ def parse_command_line(program: str, arguments: Sequence[str]) -> Config | Infor
             position += 1
         if option is None:
             shown = f"{argument} {value}".rstrip()
-            raise UserError(f"{shown}: QEMU's option -{name} is known, but not done: {ABSENT[name][1]}")
+            reason = ABSENT[name][1].format(disk=command_line.vocabulary.disk_example)
+            raise UserError(f"{shown}: QEMU's option -{name} is known, but not done: {reason}")
         command_line.take(option.name, value)
         if command_line.information is not None:
             return Information(command_line.information)
@@ -49,11 +51,12 @@ def parse_command_line(program: str, arguments: Sequence[str]) -> Config | Infor
 class _CommandLine:
     """What has been read so far."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, vocabulary: Vocabulary) -> None:
         self.program = program
+        self.vocabulary = vocabulary
         self.information: str | None = None
         self.machine: str | None = None
-        self.cpu = _MACHINE.cpu
+        self.cpu = vocabulary.processors[0]
         self.ram_bytes: int | None = None
         self.icount = machine_options.Icount()
         self.rtc_base: int | None = None
@@ -68,6 +71,7 @@ class _CommandLine:
         self.chardevs: list[Chardev] = []
         self.serial: list[str | None] = []
         self.monitors: list[tuple[str, Monitor]] = []
+        self.compat_monitors = 0
         self.gdb: str | None = None
         self.default_serial = self.default_monitor = True
         self.no_reboot = self.no_shutdown = False
@@ -93,19 +97,19 @@ class _CommandLine:
 
     def _machine(self, text: str) -> None:
         if text in ("help", "?"):
-            self.information = help.machines()
+            self.information = help.machines(self.vocabulary)
             return
-        self.machine, prompt, _ = machine_options.parse_machine(text)
+        self.machine, prompt, _ = machine_options.parse_machine(text, self.vocabulary)
         self.prompt = prompt or self.prompt
 
     def _cpu(self, text: str) -> None:
         if text in ("help", "?"):
-            self.information = help.processors()
+            self.information = help.processors(self.vocabulary)
         else:
-            self.cpu = machine_options.parse_cpu(text)
+            self.cpu = machine_options.parse_cpu(text, self.vocabulary)
 
     def _memory(self, text: str) -> None:
-        self.ram_bytes = machine_options.parse_memory(text)
+        self.ram_bytes = machine_options.parse_memory(text, self.vocabulary)
 
     def _smp(self, text: str) -> None:
         machine_options.check_smp(text)
@@ -132,16 +136,16 @@ class _CommandLine:
 
     def _device(self, text: str) -> None:
         if text in ("help", "?"):
-            self.information = "\n".join(f'name "{name}"' for name in machine_options.DEVICES)
+            self.information = "\n".join(f'name "{name}"' for name in self.vocabulary.devices)
             return
-        device = machine_options.parse_device(text)
+        device = machine_options.parse_device(text, self.vocabulary)
         if isinstance(device, DeviceOption):
             self.devices.append(device)
         else:
             self.loaders.append(device)
 
     def _drive(self, text: str) -> None:
-        self.drives.append(machine_options.parse_drive(text))
+        self.drives.append(machine_options.parse_drive(text, self.vocabulary))
 
     def _blockdev(self, text: str) -> None:
         self.blockdevs.append(machine_options.parse_blockdev(text))
@@ -207,7 +211,8 @@ class _CommandLine:
         self._add_monitor("-qmp-pretty", text, Monitor("", MonitorMode.CONTROL, pretty=True))
 
     def _add_monitor(self, option: str, text: str, monitor: Monitor) -> None:
-        identifier = self._short(option, text.removeprefix("mon:"), f"compat_monitor{len(self.monitors)}")
+        identifier = self._short(option, text.removeprefix("mon:"), f"compat_monitor{self.compat_monitors}")
+        self.compat_monitors += 1
         if identifier is not None:
             self.monitors.append((f"{option} {text}", Monitor(identifier, monitor.mode, monitor.pretty)))
 
@@ -267,7 +272,7 @@ class _CommandLine:
         self.escape = code
 
     def _help(self, text: str) -> None:
-        self.information = help.usage(self.program)
+        self.information = help.usage(self.program, self.vocabulary)
 
     def _version(self, text: str) -> None:
         self.information = help.version(self.program)
@@ -310,10 +315,9 @@ class _CommandLine:
     # -- all of them together
 
     def finish(self) -> Config:
-        if self.machine is None:
-            raise UserError(
-                "No machine specified, and there is no default\nUse -machine help to list supported machines"
-            )
+        machine = self.machine or self.vocabulary.default_machine
+        if machine is None:
+            raise UserError(machine_options.NO_MACHINE)
         if self.icount.mode != "none" and not self.icount.enabled:
             raise UserError("Please enable icount to use record/replay")
         for needing in ("append", "initrd"):
@@ -321,10 +325,10 @@ class _CommandLine:
                 raise UserError(f"-{needing} only allowed with -kernel option")
         checks.check_block_graph(self.drives, self.blockdevs, self.devices, self.objects)
         self._default_front_ends()
-        checks.check_chardevs(self.chardevs, self.serial, self.monitors, self.gdb)
+        checks.check_chardevs(self.chardevs, self.serial, self.monitors, self.gdb, self.vocabulary.most_serial_ports)
         return Config(
             program=self.program,
-            machine=self._spec(self.machine),
+            machine=self._spec(machine),
             chardevs=tuple(self.chardevs),
             serial=tuple(self.serial),
             monitors=tuple(monitor for _, monitor in self.monitors),
@@ -345,6 +349,7 @@ class _CommandLine:
 
     def _spec(self, machine: str) -> MachineSpec:
         return MachineSpec(
+            architecture=self.vocabulary.architecture,
             machine=machine,
             cpu=self.cpu,
             ram_bytes=self.ram_bytes or _MACHINE.ram_bytes,
@@ -357,6 +362,7 @@ class _CommandLine:
             shift=self.icount.shift,
             sleep=self.icount.sleep,
             rtc_base=self.rtc_base,
+            serial_ports=max(1, len(self.serial)),
             mode=self.icount.mode,
             rrfile=self.icount.rrfile,
             rrsnapshot=self.icount.rrsnapshot,

@@ -27,7 +27,7 @@ MACHINE, BOOT, TIME, SERIAL, CONTROL, DISKS, RUN = (
 )
 
 OPTIONS: tuple[Option, ...] = (
-    Option("M", "virt[,prop=value…]", MACHINE, "the machine; -M help lists them", ("machine",)),
+    Option("M", "MACHINE[,prop=value…]", MACHINE, "the machine; -M help lists them", ("machine",)),
     Option("cpu", "MODEL", MACHINE, "the processor; -cpu help lists them"),
     Option("m", "[size=]SIZE", MACHINE, "RAM: 512 is MiB, or 512M, 1G (16M to 4G; default 128M)"),
     Option("smp", "1", MACHINE, "one processor; record/replay knows no other number"),
@@ -78,7 +78,10 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("blockdev", "driver=…,node-name=ID[,…]", DISKS, "a node of the block graph"),
     Option(
-        "device", "DRIVER[,prop=value…]", DISKS, "loader,file=F[,addr=N]; virtio-blk-device,drive=ID; virtio-rng-device"
+        "device",
+        "DRIVER[,prop=value…]",
+        DISKS,
+        "loader,file=F[,addr=N]; a disk or a random number generator; -device help lists them",
     ),
     Option("object", "rng-builtin|rng-random,id=ID", DISKS, "a source of random numbers for virtio-rng-device"),
     Option("net", "none", DISKS, "no network card (there is none anyway)"),
@@ -114,7 +117,7 @@ EMPTY_LOG_ITEMS = frozenset(
 
 _NETWORK = "networks and file sharing are not part of this version"
 _GRAPHICS = "there is no graphics, sound or keyboard: use the serial port"
-_DRIVE = "this machine has no such drive: use -drive file=F,if=none,id=d -device virtio-blk-device,drive=d"
+_DRIVE = "use {disk}"
 _NO_DEVICE = "this machine has no such device"
 _CONFINE = "start timevm from a tool that confines it"
 _NOT_NOW = "it is not part of this version"

@@ -22,7 +22,7 @@ MAX_UNREAD = 1 << 20
 _QUEUE = 64
 _READ_SIZE = 1 << 12
 #: terminals without a cursor to move
-_DUMB = frozenset({"", "dumb", "unknown", "network", "tty"})
+DUMB_TERMINALS = frozenset({"", "dumb", "unknown", "network", "tty"})
 
 
 class _Connection:
@@ -113,7 +113,7 @@ class _Connection:
                 self._terminal.columns, self._terminal.rows = columns or 80, rows or 24
                 self._terminal.resized()
             case TerminalNamed(name):
-                if name not in _DUMB and self._console is None and self._queue.empty() and not self._busy:
+                if name not in DUMB_TERMINALS and self._console is None and self._queue.empty() and not self._busy:
                     self._terminal.name = name
                     self._start_console()
 
@@ -150,9 +150,7 @@ class _Connection:
 
         # over the prompt that a plain client would have wanted
         self._send_bytes(b"\r\x1b[K")
-        self._console = Console(
-            self._context, self._terminal, self._send_bytes, self._writer.drain, self._state
-        )
+        self._console = Console(self._context, self._terminal, self._send_bytes, self._writer.drain, self._state)
         self._group.create_task(self._run_console(self._console), name="hmp console")
 
     async def _run_console(self, console: Console) -> None:

@@ -1,0 +1,211 @@
+"""One run of ``timevm-system-*``: ``Config`` → character devices → machine → ``Vm`` → servers → orderly end.
+
+The order of the end is the point of this file: the recording is closed first, disks after it, sockets last.  What is
+costly to import and not needed for the first instruction (monitors, the gdb server) is imported while the guest runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from timevm.chardev import terminal
+from timevm.config import Config
+from timevm.engine.control.port import ReplayMode
+from timevm.engine.control.vm import Over, OverReason, Vm, VmDescription, VmPolicy
+from timevm.engine.machine.builder import build_machine
+from timevm.engine.machine.machine import Machine
+from timevm.errors import InternalError, TimevmError
+from timevm.process import logging_to, pid_file
+from timevm.serial_lines import SerialLines
+from timevm.wiring import CharacterDevices
+
+if TYPE_CHECKING:
+    from timevm.front_ends import FrontEnds
+
+_log = logging.getLogger(__name__)
+
+_MODES = {"none": ReplayMode.NONE, "record": ReplayMode.RECORD, "play": ReplayMode.PLAY}
+#: seconds in which the peers of serial ports take the guest's last words
+_LAST_WORDS = 2.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run(config: Config) -> int:
+    """The exit code.  Raises TimevmError if the machine cannot even begin; then nothing is left behind."""
+    with ExitStack() as process:
+        process.enter_context(logging_to(config.program, config.log_file))
+        process.enter_context(pid_file(config.pidfile))
+        process.callback(terminal.restore_all)
+        return asyncio.run(_live_and_die(config))
+
+
+async def _live_and_die(config: Config) -> int:
+    return await _Daemon(config).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parting:
+    """``reason`` goes into the end mark of a recording; ``exit_code`` is what the process ends with."""
+
+    reason: str
+    exit_code: int
+
+
+class _Daemon:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._mode = _MODES[config.machine.mode]
+        #: done when the process shall end, also before there is a machine
+        self._over: asyncio.Future[Over] = asyncio.Future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._front_ends: FrontEnds | None = None
+        self._signals = 0
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._signalled, number)
+        devices = CharacterDevices(self._config, lambda: self._end(Over(OverReason.QUIT, "host-qmp-quit")))
+        loop.add_signal_handler(signal.SIGCONT, devices.continued)
+        await devices.open()
+        try:
+            lines = SerialLines(devices.serial, self._mode)
+            machine = build_machine(self._config.machine, lines.transmit)
+            lines.attend(machine)
+            try:
+                return await self._live(machine, devices, lines)
+            finally:
+                if self._mode is not ReplayMode.PLAY:
+                    machine.finish("quit")  # only if something above failed: it has been done otherwise
+                machine.gate.close()
+        finally:
+            await devices.close()
+
+    def _say(self, text: str) -> None:
+        for line in text.splitlines() or [""]:
+            print(f"{self._config.program}: {line}", file=sys.stderr, flush=True)
+
+    def _end(self, over: Over) -> None:
+        """The first reason counts."""
+        if not self._over.done():
+            self._over.set_result(over)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            terminal.restore_all()
+            os._exit(128 + number)
+        self._say(f"terminating on signal {number.value}")
+        self._end(Over(OverReason.QUIT, "host-signal"))
+
+    # -- with a machine
+
+    async def _live(self, machine: Machine, devices: CharacterDevices, lines: SerialLines) -> int:
+        vm = self._make_vm(machine, lines)
+        vm.over.add_done_callback(lambda over: self._end(over.result()))
+        vm.start()
+        parting = _Parting("quit", 1)
+        try:
+            for name, mux in devices.muxes.items():
+                self._spawn(mux.run(), f"terminal {name}")
+            self._spawn(lines.run(vm.inject), "serial ports")
+            if devices.waits:
+                self._spawn(self._serve(vm, devices), "monitors")
+            if not devices.waits or await self._wait_for(devices.wait_for_peers()):
+                await self._begin(vm)
+            if not devices.waits:
+                self._spawn(self._serve(vm, devices), "monitors")
+            parting = self._parting(vm, await self._over)
+        finally:
+            code = await self._leave(vm, lines, parting)
+        return code
+
+    def _make_vm(self, machine: Machine, lines: SerialLines) -> Vm:
+        config = self._config
+        spec = config.machine
+        return Vm(
+            machine,
+            VmDescription(spec.architecture, spec.machine, spec.cpu, spec.ram_bytes, config.name, self._mode),
+            VmPolicy(no_reboot=spec.no_reboot, no_shutdown=config.no_shutdown, stays=config.has_control),
+            messages=self._say,
+            congested=lines.congested,
+        )
+
+    async def _begin(self, vm: Vm) -> None:
+        if self._config.loadvm is not None:
+            await vm.load_snapshot(self._config.loadvm)
+        if not self._config.start_paused:
+            await vm.cont()
+
+    async def _serve(self, vm: Vm, devices: CharacterDevices) -> None:
+        """Begins it; whoever connects before waits as long as the imports take (a quarter of a second)."""
+        if self._config.has_control:
+            module = await asyncio.to_thread(import_module, "timevm.front_ends")
+            front_ends: FrontEnds = module.FrontEnds(self._config, vm, devices, self._spawn)
+            self._front_ends = front_ends
+            front_ends.start()
+
+    async def _wait_for(self, work: Coroutine[Any, Any, None]) -> bool:
+        """False if the process shall end meanwhile."""
+        task = asyncio.create_task(work)
+        await asyncio.wait((task, self._over), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            return True
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return False
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Until the end; one that fails is reported, and the rest goes on."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except TimevmError as failure:
+                self._say(f"{name}: {failure}")
+            except Exception as failure:  # noqa: BLE001 (a server's bug must not cost the user the machine)
+                _log.error("%s ended by a bug in timevm, please report it", name, exc_info=failure)
+
+        task = asyncio.create_task(guarded(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- the end
+
+    def _parting(self, vm: Vm, over: Over) -> _Parting:
+        if over.detail:
+            vm.announce("SHUTDOWN", {"guest": False, "reason": over.detail})
+        if over.reason is OverReason.GUEST:
+            return _Parting("shutdown", 0)
+        return _Parting("quit", 1 if over.reason is OverReason.FAILED else 0)
+
+    async def _leave(self, vm: Vm, lines: SerialLines, parting: _Parting) -> int:
+        code = parting.exit_code
+        try:
+            await vm.leave(parting.reason)
+        except InternalError as failure:
+            self._say(str(failure))
+            terminal.restore_all()
+            os._exit(1)
+        except TimevmError as failure:
+            self._say(str(failure))
+            code = 1
+        await lines.flush(_LAST_WORDS)
+        if self._front_ends is not None:
+            await self._front_ends.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return code

@@ -1,0 +1,137 @@
+"""What differs between ``timevm-system-aarch64`` and its like: machines, processors, devices, defaults, as one table.
+
+What is in here is understood; whether a board can do it, the board says when it is built.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from timevm.engine.machine.spec import CPU_MODELS, GIB
+from timevm.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """``machines``: pattern of the names that mean it → (the board's name, description).  The first CPU is the default.
+
+    ``properties``: of ``-machine``, with the values that are accepted.  ``devices``: drivers of ``-device``.
+    ``interfaces``: of ``-drive if=``, the default first.  ``absent``: pattern of known drivers → why there is none.
+    """
+
+    architecture: str
+    machines: tuple[tuple[str, str, str], ...]
+    default_machine: str | None
+    processors: tuple[str, ...]
+    ram_most: int
+    most_serial_ports: int
+    properties: dict[str, tuple[str, ...]]
+    devices: tuple[str, ...]
+    interfaces: tuple[str, ...]
+    absent: tuple[tuple[str, str], ...]
+    #: how a disk is attached here, for hints
+    disk_example: str
+
+    def board(self, name: str) -> str | None:
+        """The board that ``-M name`` means, None if there is none."""
+        return next((board for pattern, board, _ in self.machines if re.fullmatch(pattern, name)), None)
+
+
+_NETWORK = r"virtio-net.*|rtl8139|e1000.*|ne2k.*|vmxnet3|usb-net"
+_NO_NETWORK = "networks are not part of this version"
+
+_COMMON_PROPERTIES: dict[str, tuple[str, ...]] = {
+    "accel": ("tcg",),
+    "usb": ("off",),
+    "graphics": ("off", "on"),
+    "mem-merge": ("off", "on"),
+    "dump-guest-core": ("off", "on"),
+    "acpi": ("off", "on"),
+}
+
+
+def _pc(architecture: str, processors: tuple[str, ...]) -> Vocabulary:
+    return Vocabulary(
+        architecture=architecture,
+        machines=(
+            (
+                r"pc(-i440fx-[0-9]{1,3}\.[0-9]{1,3})?",
+                "pc",
+                "Standard PC (i440FX + PIIX, 1996), as far as timevm has it",
+            ),
+        ),
+        default_machine="pc",
+        processors=processors,
+        ram_most=3 * GIB + GIB // 2,
+        most_serial_ports=4,
+        properties=_COMMON_PROPERTIES
+        | {
+            "hpet": ("off",),
+            "smm": ("off",),
+            "vmport": ("off",),
+            "pit": ("on",),
+            "i8042": ("on",),
+            "kernel-irqchip": ("off",),
+        },
+        devices=("loader", "ide-hd", "virtio-blk-pci", "virtio-rng-pci"),
+        interfaces=("ide", "none", "virtio"),
+        absent=(
+            (_NETWORK, _NO_NETWORK),
+            (r"virtio-(blk|rng)-device", "a PC has no virtio-mmio bus: use virtio-blk-pci or ide-hd"),
+            (r"ide-cd", "there is no CD-ROM drive"),
+            (
+                r"ahci|nvme.*|scsi.*|usb.*|.*-usb|pci.*|virtio-.*|VGA|.*-vga.*|isa-.*|sb16|AC97|intel-hda",
+                "this PC has no such device",
+            ),
+        ),
+        disk_example="-drive file=F,if=none,id=d -device ide-hd,drive=d",
+    )
+
+
+VOCABULARIES: dict[str, Vocabulary] = {
+    "aarch64": Vocabulary(
+        architecture="aarch64",
+        machines=(
+            (
+                r"virt(-[0-9]{1,3}\.[0-9]{1,3})?",
+                "virt",
+                "QEMU's ARM Virtual Machine, as far as timevm has it (GICv2, PL011, PL031, virtio-mmio)",
+            ),
+        ),
+        default_machine=None,
+        processors=CPU_MODELS,
+        ram_most=4 * GIB,
+        most_serial_ports=1,
+        properties=_COMMON_PROPERTIES
+        | {
+            "gic-version": ("2",),
+            "secure": ("off",),
+            "virtualization": ("off",),
+            "mte": ("off",),
+            "highmem": ("off", "on"),
+            "its": ("off",),
+            "iommu": ("none",),
+            "ras": ("off",),
+        },
+        devices=("loader", "virtio-blk-device", "virtio-rng-device"),
+        interfaces=("virtio", "none"),
+        absent=(
+            (_NETWORK, _NO_NETWORK),
+            (
+                r".*-pci|ide-.*|pci.*|nvme.*|usb.*|.*-usb|ahci|scsi.*",
+                "it needs a PCI or USB bus, which this machine has not: use virtio-blk-device or virtio-rng-device",
+            ),
+        ),
+        disk_example="-drive file=F,if=none,id=d -device virtio-blk-device,drive=d",
+    ),
+    "x86_64": _pc("x86_64", ("qemu64", "max")),
+    "i386": _pc("i386", ("qemu32", "max")),
+}
+
+
+def vocabulary_of(architecture: str) -> Vocabulary:
+    """Raises UserError for an architecture that timevm has not."""
+    if architecture == "riscv64":
+        raise UserError("riscv64 is not part of this version: there are aarch64, x86_64 and i386")
+    return VOCABULARIES[architecture]
