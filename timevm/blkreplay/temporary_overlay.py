@@ -1,0 +1,77 @@
+"""``snapshot=on``: what the guest writes is kept for the session and is gone with it; the image stays as it is."""
+
+from __future__ import annotations
+
+from timevm.blkreplay.granules import BLOCK, GRANULE, Part, parts, zero_parts
+from timevm.blkreplay.node import BlockNode
+from timevm.blkreplay.runs import BASE, ZERO, read_through
+from timevm.blkreplay.spool import MEMORY, Spool
+
+
+class TemporaryOverlay:
+    """A BlockNode over ``base``, which is only read (and closed with it).  Costs 4 KiB a granule written, once."""
+
+    def __init__(self, base: BlockNode, *, memory: int = MEMORY) -> None:
+        self._base = base
+        self._spool = Spool(memory)
+        self._places: dict[int, int] = {}  # granule -> position in the spool, or ZERO
+        self._zeroes: set[int] = set()  # blocks that are zero where no granule says otherwise
+
+    @property
+    def size(self) -> int:
+        return self._base.size
+
+    @property
+    def base(self) -> BlockNode:
+        return self._base
+
+    def holds(self, offset: int, length: int) -> bool:
+        """Whether any of the range was written here."""
+        return any(self._locate(part.granule) != BASE for part in parts(offset, length))
+
+    def read(self, offset: int, length: int) -> bytes:
+        return read_through(self._locate, self._spool, self._base, offset, length)
+
+    def write(self, offset: int, data: bytes) -> None:
+        done = 0
+        for part in parts(offset, len(data)):
+            self._put(part, data[done : done + part.length])
+            done += part.length
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool = True) -> None:
+        for blocks, part in zero_parts(offset, length):
+            if part is not None and part.whole:
+                self._places[part.granule] = ZERO
+            elif part is not None:
+                self._put(part, bytes(part.length))
+            for block in blocks or ():
+                self._zeroes.add(block)
+                for granule in range(block * BLOCK, (block + 1) * BLOCK):
+                    self._places.pop(granule, None)
+
+    def discard(self, offset: int, length: int) -> None:
+        self.write_zeroes(offset, length)
+
+    def flush(self) -> None:
+        """Nothing here outlives the session."""
+
+    def close(self) -> None:
+        self._spool.close()
+        self._base.close()
+
+    def _locate(self, granule: int) -> int:
+        place = self._places.get(granule)
+        if place is not None:
+            return place
+        return ZERO if granule // BLOCK in self._zeroes else BASE
+
+    def _put(self, part: Part, data: bytes) -> None:
+        place = self._locate(part.granule)
+        if place >= 0:
+            self._spool.overwrite(place + part.start, data)
+            return
+        if not part.whole:
+            begins = part.granule * GRANULE
+            old = self.read(begins, min(GRANULE, self.size - begins)).ljust(GRANULE, b"\0")
+            data = old[: part.start] + data + old[part.end :]
+        self._places[part.granule] = self._spool.append(data)
