@@ -76,6 +76,8 @@ class ToyMachine:
 
     def set_stops(self, stops: Stops) -> None: ...
 
+    def pass_breakpoint(self) -> None: ...
+
     def read_register(self, name: str) -> int:
         return RAM + 4 * self.icount if name == "pc" else self.values[name]
 
@@ -142,7 +144,7 @@ class ToyVm:
         if self.run_state is RunState.RUNNING:
             self._stand()
 
-    async def step(self, count: int = 1) -> RunResult:
+    async def step(self, count: int = 1, further: Callable[[MachinePort], bool] | None = None) -> RunResult:
         return self.machine.run(self.machine.icount + count)
 
     async def seek(self, icount: int) -> RunResult:

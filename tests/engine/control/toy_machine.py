@@ -39,6 +39,7 @@ class ToyMachine:
         self.ends = dict(ends or {})
         self.count = 0
         self.stops = Stops()
+        self.passed = -1
         self.kicked = threading.Event()
         self.injected: SimpleQueue[Event] = SimpleQueue()
         self.finished: list[str] = []
@@ -71,7 +72,7 @@ class ToyMachine:
                 return end
             if self.count >= limit:
                 return RunResult(RunEnd.LIMIT, self.count)
-            if self.count in self.stops.breakpoints:
+            if self.count in self.stops.breakpoints and self.count != self.passed:
                 return RunResult(RunEnd.DEBUG, self.count, stop=DebugStop(self.count))
             marks = [mark for mark in (*self.ends, *self.stops.breakpoints) if mark > self.count]
             self.count = min([limit, self.count + SLICE, *marks])
@@ -97,6 +98,9 @@ class ToyMachine:
 
     def set_stops(self, stops: Stops) -> None:
         self.stops = stops
+
+    def pass_breakpoint(self) -> None:
+        self.passed = self.count
 
     def read_register(self, name: str) -> int:
         return {"pc": self.count}[name]

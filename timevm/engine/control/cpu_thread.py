@@ -131,12 +131,13 @@ class CpuThread:
             case Run(limit):
                 self._limit = NEVER if limit is None else limit
                 self._running = True
+                self._machine.pass_breakpoint()
                 self._report(Began(Motion.RUN))
             case Halt(reply):
                 self._halt()
                 reply.answer(None)
-            case Step(count, reply):
-                self._move(Travel(Motion.STEP, lambda journey: self._step(count, journey), reply))
+            case Step(count, reply, further):
+                self._move(Travel(Motion.STEP, lambda journey: self._step(count, further, journey), reply))
             case Travel():
                 self._move(message)
             case Inspect(look, reply) | Alter(look, reply):
@@ -207,12 +208,19 @@ class CpuThread:
         if self._policy.finish:
             self._machine.finish(reason)
 
-    def _step(self, count: int, journey: Journey) -> RunResult:
+    def _step(self, count: int, further: Callable[[MachinePort], bool] | None, journey: Journey) -> RunResult:
         target = self._machine.icount + count
+        self._machine.pass_breakpoint()
         while True:
             result = self._machine.run(target)
-            if not self._goes_on(result) or (result.end is RunEnd.KICKED and journey.cancelled()):
+            at_replay_breakpoint = result.icount == self._replay_breakpoint
+            if self._goes_on(result):
+                if result.end is RunEnd.KICKED and journey.cancelled():
+                    return result
+                continue
+            if result.end is not RunEnd.LIMIT or at_replay_breakpoint or further is None or not further(self._machine):
                 return result
+            target += 1
 
     def _move(self, message: Travel) -> None:
         """A journey begins where the machine stands, or stops it if it runs, and it stands afterwards."""

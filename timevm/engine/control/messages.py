@@ -48,10 +48,11 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """``count`` instructions; answered with the RunResult."""
+    """``count`` instructions, then one by one while ``further`` says True; answered with the RunResult."""
 
     count: int
     reply: Reply
+    further: Callable[[MachinePort], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,9 @@ class MachinePort(Protocol):
     def set_stops(self, stops: Stops) -> None:
         """Replaces all break- and watchpoints; they never change what the guest does, nor end up in checkpoints."""
 
+    def pass_breakpoint(self) -> None:
+        """Who lets it go on from here has seen the breakpoint here: the next ``run`` passes it (not a watchpoint)."""
+
     def read_register(self, name: str) -> int: ...
 
     def write_register(self, name: str, value: int) -> None: ...
@@ -145,8 +148,11 @@ class VmPort(Protocol):
     async def stop(self) -> None:
         """Returns when it stands between two instructions."""
 
-    async def step(self, count: int = 1) -> RunResult:
-        """``count`` instructions forward, then paused again (run state ``paused`` or ``debug``)."""
+    async def step(self, count: int = 1, further: Callable[[MachinePort], bool] | None = None) -> RunResult:
+        """``count`` instructions forward, then paused again (run state ``paused`` or ``debug``).
+
+        ``further`` is asked on the CPU thread after them, and after each one more while it says True.
+        """
 
     async def seek(self, icount: int) -> RunResult:
         """Replay only: to exactly ``icount``, either way.  Cancelled by ``stop``: then it is where it started."""

@@ -208,12 +208,12 @@ class Vm:
         if self._state is RunState.RUNNING:
             await self._ask(Halt)
 
-    async def step(self, count: int = 1) -> RunResult:
+    async def step(self, count: int = 1, further: Callable[[MachinePort], bool] | None = None) -> RunResult:
         if count < 1:
             raise UserError("the number of steps must be at least 1")
         self._check_fit_to_run()
         self._set_running()
-        result: RunResult = await self._ask(lambda reply: Step(count, reply))
+        result: RunResult = await self._ask(lambda reply: Step(count, reply, further))
         return result
 
     async def seek(self, icount: int) -> RunResult:

@@ -201,6 +201,9 @@ class Machine:
         self.cpu.set_breakpoints(stops.breakpoints)
         self.cpu.set_watchpoints(stops.watchpoints)
 
+    def pass_breakpoint(self) -> None:
+        self.cpu.pass_breakpoint()
+
     def _watchpoint_at(self, address: int | None) -> Watchpoint | None:
         if address is None:
             return None
