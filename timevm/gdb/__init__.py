@@ -1,1 +1,1 @@
-"""The GDB remote protocol stub (floor L4)."""
+"""The gdb remote protocol: packets, requests, target descriptions, the session and its server (floor L4)."""

@@ -1,0 +1,138 @@
+"""The gdb server on streams: one client is served, others are told that somebody is there already."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from timevm.engine.control.port import VmPort
+from timevm.errors import TimevmError
+from timevm.gdb.client import BAD_REQUEST, error_code
+from timevm.gdb.framing import Interrupted, Malformed, Oversized, Packet
+from timevm.gdb.link import Link
+from timevm.gdb.parse import BadRequest, parse
+from timevm.gdb.requests import Ask, Request
+from timevm.gdb.session import GdbSession, MonitorLine
+
+_log = logging.getLogger(__name__)
+
+_READ_SIZE = 1 << 14
+#: packets that wait for their turn before the connection is read no further
+_QUEUE = 64
+#: answers that a refused client gets, and seconds that it has for asking
+_REFUSED_ANSWERS, _REFUSED_SECONDS = 8, 10.0
+
+
+class _Connection:
+    """Two tasks: one reads (and hears Ctrl-C at once), one answers in order."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, session: GdbSession) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._session = session
+        self._link = Link()
+        self._queue: asyncio.Queue[Packet | Oversized | Malformed | None] = asyncio.Queue(_QUEUE)
+        self._unanswered = 0
+        #: a client waits for a stop reply, and would take an exit for one
+        self._busy = False
+
+    async def run(self) -> None:
+        """Until the client is gone, or wants the machine gone."""
+        await self._session.open()
+        answering = asyncio.create_task(self._answer(), name="gdb answer")
+        reading = asyncio.create_task(self._read(), name="gdb read")
+        try:
+            await asyncio.wait({answering, reading}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done() and not answering.done() and not self._busy:
+                await answering  # what was asked before half-closing is answered
+        except asyncio.CancelledError:
+            if self._busy:
+                self._writer.write(self._link.send(b"W00"))  # the machine is gone: that ends gdb's waiting in order
+            raise
+        finally:
+            for task in (answering, reading):
+                task.cancel()
+            results = await asyncio.gather(answering, reading, return_exceptions=True)
+            await self._session.close()
+        for failure in results:
+            if isinstance(failure, Exception) and not isinstance(failure, OSError):
+                raise failure
+
+    async def _read(self) -> None:
+        while data := await self._reader.read(_READ_SIZE):
+            arrived = self._link.feed(data)
+            if arrived.answer:
+                self._writer.write(arrived.answer)
+            for item in arrived.packets:
+                if not isinstance(item, Interrupted):
+                    self._unanswered += 1
+                    await self._queue.put(item)
+                elif self._unanswered:
+                    self._session.interrupt()
+        await self._queue.put(None)
+
+    async def _answer(self) -> None:
+        while (item := await self._queue.get()) is not None and not self._session.over:
+            self._busy = True
+            answers, request = await self._answers_to(item)
+            self._busy = False
+            for answer in answers:
+                self._writer.write(self._link.send(answer))
+            if request is Ask.NO_ACKNOWLEDGEMENTS:
+                self._link.stop_acknowledging()
+            self._unanswered -= 1
+            if not self._unanswered:
+                self._session.forget_interrupt()
+            await self._writer.drain()
+
+    async def _answers_to(self, item: Packet | Oversized | Malformed) -> tuple[list[bytes], Request | None]:
+        if not isinstance(item, Packet):
+            return [error_code(BAD_REQUEST)], None
+        try:
+            request = parse(item.data)
+        except BadRequest as wrong:
+            _log.debug("gdb: %s", wrong)
+            return [error_code(BAD_REQUEST)], None
+        return await self._session.handle(request), request
+
+
+async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """gdb shows the sentence when its ``target remote`` fails."""
+    link = Link()
+    left = _REFUSED_ANSWERS
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_REFUSED_SECONDS):
+            while left > 0 and (data := await reader.read(_READ_SIZE)):
+                arrived = link.feed(data)
+                writer.write(arrived.answer)
+                for _ in arrived.packets:
+                    writer.write(link.send(b"E.another debugger is connected to this machine"))
+                    left -= 1
+                await writer.drain()
+
+
+class GdbServer:
+    """``serve`` is a handler for connected streams (``-gdb``, ``-s``, ``gdbserver``); any number may share one server.
+
+    ``monitor`` carries out gdb's ``monitor`` commands; the application plugs the human monitor in.
+    """
+
+    def __init__(self, vm: VmPort, monitor: MonitorLine | None = None) -> None:
+        self._vm = vm
+        self._monitor = monitor
+        self._served = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Until the client ends it.  The caller closes the stream."""
+        if self._served:
+            _log.info("a second gdb client was refused")
+            await _refuse(reader, writer)
+            return
+        self._served = True
+        try:
+            await _Connection(reader, writer, GdbSession(self._vm, self._monitor)).run()
+        except TimevmError as failure:
+            _log.info("gdb: %s", failure)
+        finally:
+            self._served = False
