@@ -10,7 +10,7 @@ from timevm.engine.machine.dirty_pages import DirtyPages
 from timevm.engine.machine.images import read_images
 from timevm.engine.machine.machine import Machine, Parts
 from timevm.engine.machine.machine_digest import MachineDigest
-from timevm.engine.machine.ram_digest import RamDigest
+from timevm.engine.machine.outcome import ReplayMode
 from timevm.engine.machine.recording import admit, identity_of
 from timevm.engine.machine.spec import MachineSpec
 
@@ -18,7 +18,7 @@ from timevm.engine.machine.spec import MachineSpec
 def build_machine(spec: MachineSpec, transmit: Callable[[int, bytes], None]) -> Machine:
     """``transmit(port, data)`` gets the guest's serial output, on the CPU thread.
 
-    Raises UserError, HostError, RecordingError; a recording that was to be made exists afterwards only if none did.
+    Raises UserError, HostError, RecordingError; in that case no recording was begun.
     """
     board = board_for(spec.architecture, spec.machine)
     images = read_images(spec)
@@ -29,19 +29,23 @@ def build_machine(spec: MachineSpec, transmit: Callable[[int, bytes], None]) -> 
             Order(spec, images, identity.shift, identity.rtc_base_seconds, identity.seed, transmit)
         )
         dirty = DirtyPages(assembly.ram)
-        return Machine(
-            Parts(
-                name=spec.machine,
-                board=assembly,
-                gate=admission.gate,
-                identity=identity,
-                dirty=dirty,
-                digest=MachineDigest(lambda: RamDigest(assembly.ram, dirty)),
-                mode=admission.mode,
-                filename=admission.filename,
-                end=admission.end,
-            )
-        )
+        digest = MachineDigest(assembly.ram, dirty)
+        if admission.mode is not ReplayMode.NONE:
+            digest.watch()
+        gate = admission.open_gate()
     except BaseException:
-        admission.gate.close()
+        admission.abandon()
         raise
+    return Machine(
+        Parts(
+            name=spec.machine,
+            board=assembly,
+            gate=gate,
+            identity=identity,
+            dirty=dirty,
+            digest=digest,
+            mode=admission.mode,
+            filename=admission.filename,
+            end=admission.end,
+        )
+    )

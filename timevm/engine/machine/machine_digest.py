@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import xxhash
 
+from timevm.engine.machine.dirty_pages import DirtyPages
+from timevm.engine.machine.ram import Ram
 from timevm.engine.machine.ram_digest import RamDigest
 from timevm.engine.replay.events import Digest
 
@@ -42,15 +43,18 @@ def _feed(hasher: xxhash.xxh3_64, value: Any) -> None:
 class MachineDigest:
     """Costs what was written since the last digest (0.3 us a page) plus about 100 us for CPU and devices."""
 
-    def __init__(self, ram: Callable[[], RamDigest]) -> None:
-        """``ram`` is called when the first digest is taken: a machine that takes none watches no pages."""
-        self._make_ram = ram
+    def __init__(self, ram: Ram, dirty: DirtyPages) -> None:
+        self._memory, self._dirty = ram, dirty
         self._ram: RamDigest | None = None
+
+    def watch(self) -> None:
+        """RAM is untouched, and digests will be wanted.  Without this the first digest begins to watch pages."""
+        self._ram = RamDigest(self._memory, self._dirty, untouched=True)
 
     def take(self, state: dict[str, Any]) -> Digest:
         """``state`` as ``Machine.state`` gives it."""
         if self._ram is None:
-            self._ram = self._make_ram()
+            self._ram = RamDigest(self._memory, self._dirty)
         return Digest(
             cpu=record_hash(state["cpu"]),
             ram=self._ram.digest(),

@@ -23,6 +23,13 @@ class SystemMemory:
         self._ram.write(address, data)
         self._cpu.code_changed(address, len(data))
 
+    def fill(self, address: int, data: bytes, size: int) -> None:
+        """``data`` at ``address``, and zeroes behind it up to ``size`` bytes in all."""
+        self._check(address, size)
+        self._ram.write(address, data)
+        self._ram.clear(address + len(data), size - len(data))
+        self._cpu.code_changed(address, size)
+
     def _check(self, address: int, size: int) -> None:
         if not self._ram.contains(address, size):
             raise DmaError(f"{size} bytes at {address:#x} are not RAM")

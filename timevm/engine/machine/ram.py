@@ -60,6 +60,13 @@ class Ram:
         offset = self._offset(address, len(data))
         self.view[offset : offset + len(data)] = data
 
+    def clear(self, address: int, size: int) -> None:
+        """Pages that nobody has written stay without host memory.  Raises InternalError outside."""
+        offset = self._offset(address, size)
+        found = self.bytes[offset : offset + size]
+        if found.any():
+            found[:] = 0
+
     def _offset(self, address: int, size: int) -> int:
         if not self.contains(address, size):
             raise InternalError(f"{size} bytes at {address:#x} are not in RAM ({self.base:#x} to {self.end:#x})")

@@ -20,11 +20,15 @@ _PLACE, _SPREAD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x243F6A8885A308D3)
 class RamDigest:
     """About 0.5 us for each page that was written."""
 
-    def __init__(self, ram: Ram, dirty: DirtyPages) -> None:
+    def __init__(self, ram: Ram, dirty: DirtyPages, *, untouched: bool = False) -> None:
+        """``untouched``: nobody has written to RAM yet; otherwise all of it is read once (0.1 s for 512 MiB)."""
         self._ram = ram
         self._dirty = dirty.log(everything=False)
         self._hashes = np.zeros(ram.page_count, dtype=np.uint64)
-        self._update(np.arange(ram.page_count, dtype=np.int64)[ram.bytes.view(np.uint64).reshape(-1, 512).any(axis=1)])
+        if not untouched:
+            self._update(
+                np.arange(ram.page_count, dtype=np.int64)[ram.bytes.view(np.uint64).reshape(-1, 512).any(axis=1)]
+            )
 
     def digest(self) -> int:
         """64 bits; equal contents have equal digests."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import xxhash
@@ -22,11 +23,16 @@ from timevm.errors import InternalError
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The gate, and who the machine is: in a replay the recorded one."""
+    """Who the machine is (in a replay the recorded one), and its gate.
 
-    gate: Gate
+    ``open_gate`` creates the recording: called when everything else is there, so that a machine that cannot be built
+    leaves no file behind.  ``abandon`` is called instead when it cannot.
+    """
+
     identity: Identity
     mode: ReplayMode
+    open_gate: Callable[[], Gate]
+    abandon: Callable[[], None] = lambda: None
     filename: str | None = None
     #: replaying: icount of the recording's end
     end: int | None = None
@@ -68,16 +74,19 @@ def identity_of(
 
 
 def admit(spec: MachineSpec, identity: Identity) -> Admission:
-    """Opens or creates the recording.  Raises RecordingError, HostError."""
+    """Opens the recording that is to be replayed.  Raises RecordingError; ``open_gate`` HostError, RecordingError."""
     if spec.mode == "none":
-        return Admission(LiveGate(sleep=spec.sleep), identity, ReplayMode.NONE)
-    if spec.rrfile is None:
+        return Admission(identity, ReplayMode.NONE, lambda: LiveGate(sleep=spec.sleep))
+    path = spec.rrfile
+    if path is None:
         raise InternalError("a recording has no file")
-    filename = str(spec.rrfile)
     if spec.mode == "record":
-        writer = create_recording(spec.rrfile, identity)
-        return Admission(RecordGate(writer, sleep=spec.sleep), identity, ReplayMode.RECORD, filename)
-    reader = open_recording(spec.rrfile)
+
+        def begin() -> Gate:
+            return RecordGate(create_recording(path, identity), sleep=spec.sleep)
+
+        return Admission(identity, ReplayMode.RECORD, begin, filename=str(path))
+    reader = open_recording(path)
     now = identity.replaying(
         reader.identity, keep_shift=spec.shift is not None, keep_rtc_base=spec.rtc_base is not None
     )
@@ -86,4 +95,4 @@ def admit(spec: MachineSpec, identity: Identity) -> Admission:
     except BaseException:
         reader.close()
         raise
-    return Admission(ReplayGate(reader), now, ReplayMode.PLAY, filename, reader.end_icount)
+    return Admission(now, ReplayMode.PLAY, lambda: ReplayGate(reader), reader.close, str(path), reader.end_icount)

@@ -114,7 +114,7 @@ def assemble(order: Order) -> Assembly:
 
     def boot() -> None:
         for piece in placement.pieces:
-            memory.write(piece.address, piece.data + bytes(piece.size - len(piece.data)))
+            memory.fill(piece.address, piece.data, piece.size)
         cpu.reset(placement.start, placement.arguments)
 
     return Assembly(
