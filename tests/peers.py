@@ -21,6 +21,8 @@ PACKAGES = {
     "grub-mkrescue": "grub-common",
     "xorriso": "xorriso",
     "readelf": "binutils",
+    "as": "binutils",
+    "ld": "binutils",
 }
 
 

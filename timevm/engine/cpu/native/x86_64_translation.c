@@ -1,0 +1,276 @@
+/* Where blocks end, and which stores drop which translations: functions that stand in slots of Unicorn's linkage table.
+
+   Blocks.  Some instructions must be the first or the last of their block, so that nothing depends on where a run was
+   stopped: see `kind_of`.  And no block reaches into a second page but by its only instruction: a fetch that faults is
+   always that of the next instruction.
+
+   Stores.  Unicorn looks at stores to a page only until the first one came through the same virtual address, whatever
+   code is translated from it later or through another mapping.  Here a page of RAM has translated code or not, and
+   every TLB entry that writes to it follows that: looked at while it has code, fast when it has not.  Pages that are
+   written and executed stay exact and slow (about 40 ns a store); after 256, 1024, 4096, ... stores all translations of
+   the page are dropped to make it fast again. */
+#include "x86_64.h"
+
+#define PAGE ((uint64_t)4096)
+#define PAGE_MASK (~(PAGE - 1))
+#define LONGEST 15 /* bytes of an instruction */
+#define PROTECTION_WRITE 2
+
+_Thread_local struct x86_64 *running __attribute__((tls_model("initial-exec")));
+
+/* what stood in the slots before */
+struct originals {
+    void (*translate)(const struct translator_calls *calls, struct translating *translation, void *cpu_state,
+                      struct translation_block *block, int limit);
+    void (*watch_by_address)(void *cpu_state, uint64_t address, uint64_t length);
+    void (*store_to_watched)(void *unicorn, void *pages, uint64_t offset, int size, uintptr_t host_pc);
+    void (*stop_watching)(void *cpu_state, uint64_t address);
+    void (*fill)(void *cpu_state, uint64_t address, uint64_t physical, uint32_t attributes, int protection, int mode,
+                 uint64_t size);
+};
+
+static struct originals original;
+
+EXPORT void timevm_x86_set_originals(const struct originals *given)
+{
+    original = *given;
+}
+
+static inline int is_running(const void *cpu_state)
+{
+    return running && running->engine.cpu_state == cpu_state;
+}
+
+/* ---- blocks ---- */
+
+int has_breakpoint(const struct x86_64 *cpu, uint64_t address)
+{
+    uint32_t low = 0, high = cpu->breakpoint_count;
+
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+
+        if (cpu->breakpoints[middle] == address)
+            return 1;
+        if (cpu->breakpoints[middle] < address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return 0;
+}
+
+/* How the instruction in `bytes` (as many as there are, zeros behind) may stand in a block (encodings: Intel SDM 2).
+
+   FIRST, because Unicorn's translation of them depends on what it knows of the flags, which it forgets at a block start:
+     BT, BTS, BTR, BTC     their undefined flags differ
+     CMPXCHG8B/16B         reads flags that were not written back
+     SETcc, RCL, RCR       on memory: compute flags before the store; CLOBBERS if that leaves no trace (see repair_flags)
+   LAST, because they meet the world outside: IN, OUT, INS, OUTS, RDTSC, RDTSCP. */
+static unsigned kind_of(const uint8_t *bytes, int is_64)
+{
+    unsigned at = 0, modrm, reg;
+
+    for (; at < LONGEST - 2; at++) {
+        uint8_t byte = bytes[at];
+
+        if (byte == 0x66 || byte == 0x67 || byte == 0xf0 || byte == 0xf2 || byte == 0xf3 || byte == 0x2e ||
+            byte == 0x36 || byte == 0x3e || byte == 0x26 || byte == 0x64 || byte == 0x65 ||
+            (is_64 && (byte & 0xf0) == 0x40))
+            continue;
+        break;
+    }
+    modrm = bytes[at + 1];
+    reg = modrm >> 3 & 7;
+    switch (bytes[at]) {
+    case 0x6c: case 0x6d: case 0x6e: case 0x6f:
+    case 0xe4: case 0xe5: case 0xe6: case 0xe7:
+    case 0xec: case 0xed: case 0xee: case 0xef:
+        return LAST;
+    case 0xc0: case 0xc1: case 0xd0: case 0xd1: case 0xd2: case 0xd3:
+        return modrm < 0xc0 && (reg == 2 || reg == 3) ? FIRST | CLOBBERS : PLAIN;
+    case 0x0f:
+        break;
+    default:
+        return PLAIN;
+    }
+    modrm = bytes[at + 2];
+    reg = modrm >> 3 & 7;
+    switch (bytes[at + 1]) {
+    case 0x01:
+        return modrm == 0xf9 ? LAST : PLAIN;
+    case 0x31:
+        return LAST;
+    case 0xa3: case 0xab: case 0xb3: case 0xbb:
+        return FIRST;
+    case 0xba:
+        return reg >= 4 ? FIRST : PLAIN;
+    case 0xc7:
+        return reg == 1 && modrm < 0xc0 ? FIRST : PLAIN;
+    case 0x90: case 0x91: case 0x94: case 0x95: case 0x96: case 0x97: case 0x98: case 0x99: case 0x9a: case 0x9b:
+    case 0x9c: case 0x9d: case 0x9e: case 0x9f:
+        return modrm < 0xc0 ? FIRST | CLOBBERS : PLAIN;
+    case 0x92: case 0x93: /* carry alone is computed without a trace */
+        return modrm < 0xc0 ? FIRST : PLAIN;
+    default:
+        return PLAIN;
+    }
+}
+
+/* the instruction at `address`, whose `length` bytes (or the rest of whose page) can be fetched without a fault */
+static unsigned kind_at(struct x86_64 *cpu, const struct translating *translation, uint64_t address, unsigned length)
+{
+    int is_64 = (translation->block->flags & MODE_64) != 0;
+    uint64_t place = address & (PAGE - 1);
+    uint8_t bytes[LONGEST + 1] = {0};
+
+    if (cpu->code && place + LONGEST < PAGE && ((address ^ translation->pc_first) & PAGE_MASK) == 0)
+        return kind_of(cpu->code + place, is_64);
+    for (unsigned i = 0; i < length && i < LONGEST; i++)
+        bytes[i] = (uint8_t)cpu->call.code_byte(cpu->env, address + i);
+    return kind_of(bytes, is_64);
+}
+
+static void watch_page(struct x86_64 *cpu, uint64_t offset, const void *host)
+{
+    uint64_t number = offset / PAGE;
+
+    if (number >= cpu->code_page_count || cpu->code_pages[number].has_code)
+        return;
+    cpu->code_pages[number].has_code = 1;
+    cpu->call.watch_writes(cpu->engine.cpu_state, (uintptr_t)host & PAGE_MASK, PAGE);
+}
+
+static void translate_instruction(struct translating *translation, void *cpu_state)
+{
+    struct x86_64 *cpu = running;
+    uint64_t here = translation->pc_next, next;
+    unsigned kind;
+
+    cpu->translate_instruction(translation, cpu_state);
+    next = translation->pc_next;
+    kind = kind_at(cpu, translation, here, (unsigned)(next - here));
+    if (here == translation->pc_first && (kind & CLOBBERS))
+        translation->block->cflags |= BLOCK_CLOBBERS;
+    if (((next - 1) ^ translation->pc_first) & PAGE_MASK) {
+        void *host = 0;
+        uint64_t offset = cpu->call.code_page(cpu->env, next - 1, &host);
+
+        if (host)
+            watch_page(cpu, offset, host);
+    }
+    if (translation->end != GOES_ON)
+        return;
+    if (((next + LONGEST - 1) ^ translation->pc_first) & PAGE_MASK || (kind & LAST) ||
+        (kind_at(cpu, translation, next, LONGEST) & FIRST) || has_breakpoint(cpu, next))
+        translation->end = ENDS_HERE;
+}
+
+/* in the place of translator_loop: about 1 us a block more than Unicorn's own 6 us */
+EXPORT void timevm_x86_translate(const struct translator_calls *calls, struct translating *translation, void *cpu_state,
+                                 struct translation_block *block, int limit)
+{
+    struct x86_64 *cpu = running;
+    void *host = 0;
+    uint64_t offset;
+
+    if (!is_running(cpu_state)) {
+        original.translate(calls, translation, cpu_state, block, limit);
+        return;
+    }
+    cpu->translator = *calls;
+    cpu->translate_instruction = calls->instruction;
+    cpu->translator.instruction = translate_instruction;
+    offset = cpu->call.code_page(cpu->env, block->pc, &host);
+    cpu->code = host ? (const uint8_t *)((uintptr_t)host & PAGE_MASK) : 0;
+    if (host)
+        watch_page(cpu, offset, host);
+    cpu->block_hook->user = block;
+    cpu->block_hook->callback = (block->cflags & BLOCK_LIMIT) || has_breakpoint(cpu, block->pc)
+                                    ? (void *)timevm_x86_marked_block
+                                    : (void *)timevm_x86_block;
+    original.translate(&cpu->translator, translation, cpu_state, block, limit);
+}
+
+/* ---- stores ---- */
+
+/* RAM offset of a physical address; -1: no RAM */
+static uint64_t ram_offset(const struct x86_64 *cpu, uint64_t physical)
+{
+    for (uint32_t i = 0; i < cpu->ram_count; i++)
+        if (physical >= cpu->ram[i].base && physical < cpu->ram[i].end)
+            return physical - cpu->ram[i].base + cpu->ram[i].offset;
+    return ~(uint64_t)0;
+}
+
+/* in the place of tlb_set_page_with_attrs: a new entry for a page without code is fast at once */
+EXPORT void timevm_x86_fill(void *cpu_state, uint64_t address, uint64_t physical, uint32_t attributes, int protection,
+                            int mode, uint64_t size)
+{
+    uint64_t number;
+
+    original.fill(cpu_state, address, physical, attributes, protection, mode, size);
+    if (!(protection & PROTECTION_WRITE) || !is_running(cpu_state))
+        return;
+    number = ram_offset(running, physical) / PAGE;
+    if (number < running->code_page_count && !running->code_pages[number].has_code)
+        original.stop_watching(cpu_state, address);
+}
+
+/* in the place of tlb_reset_dirty_by_vaddr: watch_page has done it, for all mappings */
+EXPORT void timevm_x86_watch_by_address(void *cpu_state, uint64_t address, uint64_t length)
+{
+    if (!is_running(cpu_state))
+        original.watch_by_address(cpu_state, address, length);
+}
+
+/* in the place of tb_invalidate_phys_page_fast: a store to a page whose stores are looked at */
+EXPORT void timevm_x86_store_to_watched(void *unicorn, void *pages, uint64_t offset, int size, uintptr_t host_pc)
+{
+    struct x86_64 *cpu = running;
+    struct code_page *page;
+
+    if (!cpu || cpu->engine.unicorn != unicorn || offset / PAGE >= cpu->code_page_count) {
+        original.store_to_watched(unicorn, pages, offset, size, host_pc);
+        return;
+    }
+    page = &cpu->code_pages[offset / PAGE];
+    cpu->store_meets_code = page->has_code;
+    if (!page->has_code)
+        return;
+    page->writes++;
+    original.store_to_watched(unicorn, pages, offset, size, host_pc);
+    if (page->writes >= 256u << 2 * page->patience) {
+        page->writes = 0;
+        if (page->patience < 8)
+            page->patience++;
+        cpu->engine.call.invalidate_range(unicorn, offset & PAGE_MASK, (offset & PAGE_MASK) + PAGE);
+        page->has_code = 0;
+        cpu->store_meets_code = 0;
+        cpu->tlb_stale = 1; /* entries that are also executable are made fast when they are filled again */
+        look_soon(&cpu->engine);
+    }
+}
+
+/* in the place of tlb_set_dirty: Unicorn wants the entry to be fast from now on */
+EXPORT void timevm_x86_stop_watching(void *cpu_state, uint64_t address)
+{
+    if (!is_running(cpu_state) || !running->store_meets_code)
+        original.stop_watching(cpu_state, address);
+}
+
+/* for Python: RAM was written by someone else than the CPU */
+EXPORT void timevm_x86_code_changed(struct x86_64 *cpu, uint64_t base, uint64_t size)
+{
+    uint64_t end = base + size;
+
+    while (base < end) {
+        uint64_t next = (base & PAGE_MASK) + PAGE, offset = ram_offset(cpu, base);
+
+        if (next > end)
+            next = end;
+        if (offset / PAGE < cpu->code_page_count && cpu->code_pages[offset / PAGE].has_code)
+            cpu->engine.call.invalidate_range(cpu->engine.unicorn, offset, offset + (next - base));
+        base = next;
+    }
+}
