@@ -57,8 +57,12 @@ def build(
     gic: tuple[tuple[int, int], tuple[int, int]],
     devices: Sequence[Node],
     wishes: Wishes,
+    power_key_line: int | None = None,
 ) -> bytes:
-    """The flattened tree; the same arguments give the same bytes.  ``gic``: base and size of its two windows."""
+    """The flattened tree; the same arguments give the same bytes.  ``gic``: base and size of its two windows.
+
+    ``power_key_line``: where the power button is on the board's GPIO (the device with that phandle).
+    """
     tree = _Tree()
     put = tree.put
     put("/", "interrupt-parent", GIC)
@@ -76,6 +80,8 @@ def build(
     put(clock, "phandle", CLOCK)
     for node in devices:
         _put_device(tree, node)
+    if power_key_line is not None:
+        _put_power_key(tree, power_key_line)
     memory = f"/memory@{ram_base:x}"
     put(memory, "device_type", "memory")
     put(memory, "reg", [*_cells(ram_base), *_cells(ram_size)])
@@ -147,6 +153,14 @@ def _put_gic(tree: _Tree, gic: tuple[tuple[int, int], tuple[int, int]]) -> None:
     put(path, "ranges")
     put(path, "reg", [cell for window in gic for number in window for cell in _cells(number)])
     put(path, "phandle", GIC)
+
+
+def _put_power_key(tree: _Tree, line: int) -> None:
+    put = tree.put
+    put("/gpio-keys", "compatible", "gpio-keys")
+    put("/gpio-keys/poweroff", "label", "power button")
+    put("/gpio-keys/poweroff", "linux,code", KEY_POWER)
+    put("/gpio-keys/poweroff", "gpios", [GPIO, line, 0])
 
 
 def _put_device(tree: _Tree, node: Node) -> None:

@@ -9,11 +9,13 @@ from timevm.engine.devices import pl011
 from timevm.engine.devices.base import Stateful
 from timevm.engine.devices.gicv2 import Gicv2
 from timevm.engine.devices.gicv2_interrupts import FIRST_SPI
+from timevm.engine.devices.gpio_key import GpioKey
 from timevm.engine.devices.pl011 import Pl011
 from timevm.engine.devices.pl031 import Pl031
+from timevm.engine.devices.pl061 import Pl061
 from timevm.engine.machine.assembly import Assembly, Order, SerialPort
 from timevm.engine.machine.bus import Window, map_windows
-from timevm.engine.machine.device_tree import Node, Wishes, build
+from timevm.engine.machine.device_tree import GPIO, Node, Wishes, build
 from timevm.engine.machine.linux_arm64_boot import place
 from timevm.engine.machine.memory import SystemMemory
 from timevm.engine.machine.outcome import MemoryRegion
@@ -28,6 +30,19 @@ GIC_CPU_INTERFACE = (0x0801_0000, 0x1_0000)
 SPI_COUNT = 256
 UART = Node("pl011", ("arm,pl011", "arm,primecell"), 0x0900_0000, 0x1000, interrupt=1, clocks=("uartclk", "apb_pclk"))
 CLOCK = Node("pl031", ("arm,pl031", "arm,primecell"), 0x0901_0000, 0x1000, interrupt=2, clocks=("apb_pclk",))
+PINS = Node(
+    "pl061",
+    ("arm,pl061", "arm,primecell"),
+    0x0903_0000,
+    0x1000,
+    interrupt=7,
+    clocks=("apb_pclk",),
+    properties=(("#gpio-cells", 2),),
+    flags=("gpio-controller",),
+    phandle=GPIO,
+)
+#: where the power button is on them
+POWER_KEY_LINE = 3
 #: interrupt ids of the CPU's own timers (private interrupts: Arm BSA, table 9)
 TIMER_INTERRUPTS = {"virtual-timer": 27, "physical-timer": 30}
 #: each CPU model's compatible string in the device tree
@@ -80,12 +95,15 @@ def assemble(order: Order) -> Assembly:
     gic = Gicv2(SPI_COUNT, _CpuLine(cpu, "irq"), _CpuLine(cpu, "fiq"))
     uart = Pl011("uart0", gic.line(FIRST_SPI + 1), lambda data: order.transmit(0, data))
     rtc = Pl031("rtc", gic.line(FIRST_SPI + 2), clock, order.rtc_base)
-    devices: dict[str, Stateful] = {gic.name: gic, uart.name: uart, rtc.name: rtc}
-    nodes = [UART, CLOCK]
+    pins = Pl061("gpio", gic.line(FIRST_SPI + 7))
+    power_key = GpioKey("power-key", pins.line(POWER_KEY_LINE), clock)
+    devices: dict[str, Stateful] = {device.name: device for device in (gic, uart, rtc, pins, power_key)}
+    nodes = [UART, CLOCK, PINS]
     windows = [
         Window("gic-distributor", *GIC_DISTRIBUTOR, gic.distributor),
         Window("gic-cpu-interface", *GIC_CPU_INTERFACE, gic.cpu_interface),
         Window("rtc", CLOCK.base, CLOCK.size, rtc),
+        Window("gpio", PINS.base, PINS.size, pins),
     ]
 
     def map_pages(base: int, size: int, handler: MmioHandler) -> None:
@@ -108,6 +126,7 @@ def assemble(order: Order) -> Assembly:
                 layout_seed=derive(order.seed, "kaslr-seed", 8),
                 initrd=initrd,
             ),
+            POWER_KEY_LINE,
         )
 
     placement = place(spec, order.images, ram.base, ram.end, device_tree)
@@ -129,5 +148,6 @@ def assemble(order: Order) -> Assembly:
             MemoryRegion("mach-virt.ram", ram.base, ram.size, "ram"),
         ],
         boot=boot,
+        power_button=power_key.press,
         follow_devices=serial_window.follow,
     )
