@@ -96,8 +96,9 @@ SHELL = (
     (PROMPT, b"ls / | sort | md5sum\r"),
     (PROMPT, b"for i in 1 2 3; do echo round $i; done; date +%s\r"),
     (b"round 3", b""),
-    (PROMPT, b"cat > /tmp.txt\r"),
-    (b"\n", b"first line\rsecond line\r\x04"),
+    # the shell edits lines in the terminal's raw mode: what cat is to read must come after it left that
+    (PROMPT, b"echo now for $((40 + 2)) lines; cat > /tmp.txt\r"),
+    (b"now for 42 lines", b"first line\rsecond line\r\x04"),
     (PROMPT, b"wc /tmp.txt; sleep 1; cat /proc/interrupts | head -20\r"),
     (PROMPT, b"head -c 16 /dev/urandom | od -An -tx1\r"),
     (PROMPT, b"exit\r"),

@@ -638,13 +638,15 @@ class Aarch64Cpu:
     def state(self) -> dict[str, Any]:
         """``context`` is Unicorn's CPU structure up to where pointers and caches begin."""
         native_state, engine = self.native, self.native.engine
+        if engine.translations_stale:  # of the translations that are here, not of the machine
+            engine.translations_stale = 0
+            self.flush_translations()
         return {
             "model": self.model,
             "context": self._context(),
             "icount": self.icount,
             "waiting": self._waiting,
             "lines": int(engine.lines),
-            "translations_stale": int(engine.translations_stale),
             "timers": [
                 {"compare": int(timer.compare), "control": int(timer.control), "level": int(timer.level)}
                 for timer in native_state.timer
@@ -661,7 +663,6 @@ class Aarch64Cpu:
         native_state, engine = self.native, self.native.engine
         self._waiting = state["waiting"]
         engine.lines = state["lines"]
-        engine.translations_stale = state["translations_stale"]
         for timer, saved in zip(native_state.timer, state["timers"], strict=True):
             timer.compare, timer.control, timer.level = saved["compare"], saved["control"], saved["level"]
         native_state.counter_access = state["counter_access"]
