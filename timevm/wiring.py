@@ -60,6 +60,9 @@ class CharacterDevices:
                 self._add_backend(chardev)
         #: users in the order of Ctrl-A c: serial ports, then monitors, then gdb
         self.serial = [None if name is None else self._front_end(name) for name in config.serial]
+        # sessions begin later; what is typed until then waits for them
+        names = [monitor.chardev for monitor in config.monitors] + [name for name in (config.gdb,) if name is not None]
+        self._shared = [(name, self.muxes[name].front_end()) for name in names if name in self.muxes]
 
     def _add_backend(self, chardev: Chardev) -> None:
         backend = self._backend(chardev)
@@ -101,8 +104,12 @@ class CharacterDevices:
         return self.muxes[name].front_end() if name in self.muxes else self.backends[name]
 
     def session_place(self, name: str) -> EndpointServer | FrontEnd | Backend:
-        """Where a monitor or gdb is to speak.  Once for each user of a shared device."""
-        return self.endpoints[name] if name in self.endpoints else self._front_end(name)
+        """Where a monitor or gdb is to speak.  Ask once for each, monitors in their order, then gdb."""
+        for index, (shared, front_end) in enumerate(self._shared):
+            if shared == name:
+                del self._shared[index]
+                return front_end
+        return self.endpoints.get(name) or self.backends[name]
 
     def lines(self) -> list[Line | EndpointServer]:
         """For ``query-chardev``; of a shared device QEMU lists the terminal itself as ``NAME-base``."""

@@ -1,0 +1,116 @@
+"""The real program as a subprocess, for tests: started, talked to over QMP by the PyPI client, waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import QMPClient
+
+from tests.guests import bare
+
+DEADLINE = 60
+_MAIN = "import sys; from timevm.cli import {entry}; sys.exit({entry}())"
+
+
+def irq_guest(*, ram: int = 16) -> list[str]:
+    """The interrupt guest with nothing that was not asked for."""
+    return ["-M", "virt", "-m", str(ram), "-kernel", str(bare("irq")), "-nodefaults", "-display", "none"]
+
+
+def command(arguments: Sequence[str], entry: str = "main_system_aarch64") -> list[str]:
+    return [sys.executable, "-c", _MAIN.format(entry=entry), *arguments]
+
+
+def run(
+    arguments: Sequence[str], entry: str = "main_system_aarch64", *, typed: bytes | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """To its end, with standard input ``typed`` (None: empty)."""
+    return subprocess.run(
+        command(arguments, entry), input=typed or b"", capture_output=True, timeout=DEADLINE, check=False, cwd=cwd
+    )
+
+
+class Daemon:
+    """A running ``timevm-system-aarch64``; ``output`` and ``errors`` are what it has printed so far."""
+
+    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+        self._files = [(folder / name).open("wb") for name in ("stdout", "stderr")]
+        self._folder = folder
+        self.process = subprocess.Popen(
+            command(arguments), stdin=subprocess.PIPE, stdout=self._files[0], stderr=self._files[1], cwd=folder
+        )
+
+    @property
+    def output(self) -> bytes:
+        return (self._folder / "stdout").read_bytes()
+
+    @property
+    def errors(self) -> str:
+        return (self._folder / "stderr").read_text(errors="replace")
+
+    def type(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def until(self, condition: Callable[[], Any], what: str) -> None:
+        """Wait for it, while the process lives."""
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            alive = self.process.poll() is None
+            assert alive, f"it ended with {self.process.returncode} before {what}: {self.errors}"
+            assert time.monotonic() < deadline, f"never: {what}; {self.output!r} {self.errors}"
+            await asyncio.sleep(0.02)
+
+    async def shows(self, text: bytes) -> None:
+        await self.until(lambda: text in self.output, f"{text!r} was shown")
+
+    async def ends(self) -> int:
+        """Its exit code."""
+        return await asyncio.to_thread(self.process.wait, DEADLINE)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(DEADLINE)
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
+        for file in self._files:
+            file.close()
+
+
+@contextlib.asynccontextmanager
+async def running(arguments: Sequence[str], folder: Path) -> AsyncIterator[Daemon]:
+    folder.mkdir(exist_ok=True)
+    daemon = Daemon(arguments, folder)
+    try:
+        yield daemon
+    finally:
+        daemon.close()
+
+
+@contextlib.asynccontextmanager
+async def qmp(daemon: Daemon, path: Path) -> AsyncIterator[QMPClient]:
+    """The PyPI client, connected."""
+    await daemon.until(lambda: os.path.exists(path), f"there was a socket {path}")
+    client = QMPClient("test")
+    async with asyncio.timeout(DEADLINE):
+        await client.connect(str(path))
+    try:
+        yield client
+    finally:
+        with contextlib.suppress(Exception):  # it may have lost its daemon
+            await client.disconnect()
