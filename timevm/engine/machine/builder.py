@@ -13,6 +13,7 @@ from timevm.engine.machine.machine_digest import MachineDigest
 from timevm.engine.machine.outcome import ReplayMode
 from timevm.engine.machine.recording import admit, identity_of
 from timevm.engine.machine.spec import MachineSpec
+from timevm.errors import UserError
 
 
 def build_machine(spec: MachineSpec, transmit: Callable[[int, bytes], None]) -> Machine:
@@ -49,3 +50,18 @@ def build_machine(spec: MachineSpec, transmit: Callable[[int, bytes], None]) -> 
             end=admission.end,
         )
     )
+
+
+def device_tree_of(spec: MachineSpec) -> bytes:
+    """The flattened device tree that the guest of ``spec`` would be given (``-M virt,dumpdtb=``); nothing is recorded.
+
+    Raises UserError, HostError.
+    """
+    board = board_for(spec.architecture, spec.machine)
+    images = read_images(spec)
+    identity = identity_of(spec, images, board.auto_shift)
+    order = Order(spec, images, identity.shift, identity.rtc_base_seconds, identity.seed, lambda port, data: None)
+    tree = board.assemble(order).device_tree
+    if tree is None:
+        raise UserError(f"-M: the machine '{spec.machine}' has no device tree to dump")
+    return tree

@@ -29,6 +29,8 @@ class Placement:
     pieces: tuple[Piece, ...]
     start: int
     arguments: tuple[int, ...]
+    #: the blob, among the pieces or not
+    device_tree: bytes
 
 
 def place(
@@ -64,7 +66,7 @@ def place(
         named.append(("the device tree", Piece(where, blob, len(blob))))
         arguments = (where, 0, 0, 0)
     check_places(named, ram_base, ram_end)
-    return Placement(tuple(piece for _, piece in named), ram_base if start is None else start, arguments)
+    return Placement(tuple(piece for _, piece in named), ram_base if start is None else start, arguments, blob)
 
 
 def _kernel_pieces(images: Images, ram_base: int) -> tuple[list[Piece], int, bool]:

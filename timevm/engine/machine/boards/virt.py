@@ -150,4 +150,5 @@ def assemble(order: Order) -> Assembly:
         boot=boot,
         power_button=power_key.press,
         follow_devices=serial_window.follow,
+        device_tree=placement.device_tree,
     )
