@@ -9,6 +9,7 @@ from timevm.blkreplay.host_file import HostFile
 from timevm.blkreplay.image_errors import ImageError
 from timevm.blkreplay.node import BlockNode
 from timevm.blkreplay.null import NullNode
+from timevm.blkreplay.qcow2.check import repair
 from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.blkreplay.qcow2.layout import MAGIC
 from timevm.blkreplay.raw import RawImage
@@ -43,15 +44,17 @@ def open_image(
     share: bool = False,
     backing: bool = True,
     durable: bool = True,
+    repair_dirty: bool = True,
 ) -> RawImage | Qcow2Image:
     """The image with its backing files, locked as QEMU locks (``share``: not at all, to look at one in use).
 
     ``format``: None looks at the first bytes, and warns (GuessedRawWarning, in QEMU's words) where that makes it raw
     and writable.  ``backing=False``: without the backing files; only tables may then be looked at.
     ``durable=False``: no fsync, for images that need not outlive a loss of power (a kill does not harm them).
+    ``repair_dirty``: counts that another program has postponed (lazy refcounts) are made true before the first write.
     Raises UserError (no such file, in use, damaged, not carried out), HostError.
     """
-    return _open(Path(path), format, read_only, share, backing, durable, 0)
+    return _open(Path(path), format, read_only, share, backing, durable, 0, repair_dirty)
 
 
 def open_null(size: int) -> NullNode:
@@ -60,7 +63,14 @@ def open_null(size: int) -> NullNode:
 
 
 def _open(
-    path: Path, name: str | None, read_only: bool, share: bool, backing: bool, durable: bool, depth: int
+    path: Path,
+    name: str | None,
+    read_only: bool,
+    share: bool,
+    backing: bool,
+    durable: bool,
+    depth: int,
+    repair_dirty: bool = False,
 ) -> RawImage | Qcow2Image:
     if name is not None and name not in FORMATS:
         raise UserError(f"Could not open '{path}': Unknown driver '{name}'")
@@ -86,6 +96,8 @@ def _open(
     try:
         if backing and image.header.backing_file is not None:
             image.backing = _open_backing(image, share, depth)
+        if image.header.is_dirty and not read_only and repair_dirty:
+            repair(image, everything=True)
         return image
     except BaseException:
         image.abandon()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from timevm.blkreplay.host_file import HostFile
+from timevm.blkreplay.zeroes import is_zero
 from timevm.errors import UserError
 
 _ZERO_BYTES = 1 << 20
@@ -47,7 +48,7 @@ class RawImage:
         end = offset + length
         while offset < end:
             step = min(_ZERO_BYTES, end - offset)
-            if any(self.file.read(offset, step)):
+            if not is_zero(self.file.read(offset, step)):
                 self.file.write(offset, bytes(step))
             offset += step
 

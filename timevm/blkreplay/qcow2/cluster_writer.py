@@ -21,6 +21,7 @@ from timevm.blkreplay.qcow2.entries import (
     referenced_clusters,
 )
 from timevm.blkreplay.qcow2.l2_cache import L2Table
+from timevm.blkreplay.zeroes import is_zero
 from timevm.errors import HostError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def write_zeroes(image: Qcow2Image, offset: int, length: int, *, unmap: bool) ->
     """Partly covered clusters get zeroes written unless they read so; whole ones change their entries only."""
     for start, stop, whole in _by_clusters(image, offset, offset + length):
         if not whole:
-            if any(image.read(start, stop - start)):
+            if not is_zero(image.read(start, stop - start)):
                 write(image, start, bytes(stop - start))
         elif image.header.version >= 3:
             _change_entries(image, start, stop, ZERO, keep_place=not unmap)
@@ -129,9 +130,9 @@ def _write_new(image: Qcow2Image, table: L2Table, begin: int, end: int, base: in
             head = _fill(image, table, start, low) if low > start else b""
             tail = _fill(image, table, high, stop) if high < stop else b""
             if host >= image.file.size:  # a hole reads as zeroes: nothing has to be written there
-                if not any(head):
+                if is_zero(head):
                     host, head = host + len(head), b""
-                if not any(tail):
+                if is_zero(tail):
                     tail = b""
             image.file.write(host, *(piece for piece in (head, inner, tail) if len(piece)))
         except (HostError, ImageError):

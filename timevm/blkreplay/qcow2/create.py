@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from timevm.blkreplay.host_file import HostFile
-from timevm.blkreplay.qcow2.entries import encode
+from timevm.blkreplay.qcow2.entries import COPIED, encode
+from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.blkreplay.qcow2.layout import (
     L1_LIMIT,
     Compatible,
@@ -23,7 +24,7 @@ from timevm.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class CreateOptions:
-    """What a new image is like; qemu-img's defaults."""
+    """What a new image is like; qemu-img's defaults.  The size is rounded up to whole sectors of 512 bytes."""
 
     size: int
     version: int = 3
@@ -32,6 +33,7 @@ class CreateOptions:
     lazy_refcounts: bool = False
     backing_file: str | None = None
     backing_format: str | None = None
+    preallocate_metadata: bool = False
 
 
 def create_image(path: Path | str, options: CreateOptions) -> None:
@@ -45,20 +47,41 @@ def create_image(path: Path | str, options: CreateOptions) -> None:
         file.truncate(0)
         size = header.cluster_size
         order = header.refcount_order
-        l1_clusters = max(1, -(-header.l1_entries * 8 // size))
-        used = (header.l1_offset >> header.cluster_bits) + l1_clusters
-        blocks = (header.l1_offset >> header.cluster_bits) - 1 - header.refcount_table_clusters
+        l1_clusters = -(-header.l1_entries * 8 // size)
+        blocks = _table_sizes(1 + l1_clusters, size, size * 8 >> order)[1]
         counts = decode_counts(bytes(blocks * size), order)
-        counts[:used] = 1
+        counts[: 1 + header.refcount_table_clusters + blocks + l1_clusters] = 1
         table_size = header.refcount_table_clusters * size
         first_block = header.refcount_table_offset + table_size
         table = np.arange(blocks, dtype=np.uint64) * np.uint64(size) + np.uint64(first_block)
         file.write(header.refcount_table_offset, encode(table).ljust(table_size, b"\0"), encode_counts(counts, order))
-        file.write(header.l1_offset, bytes(header.l1_entries * 8))
+        if header.l1_entries:
+            file.write(header.l1_offset, bytes(header.l1_entries * 8))
         file.write(0, pack_header(header).ljust(size, b"\0"))
+        if options.preallocate_metadata:
+            _preallocate(Qcow2Image(file, durable=False))
         file.sync()
     finally:
         file.close()
+
+
+def _preallocate(image: Qcow2Image) -> None:
+    """Every guest cluster gets its place; the data stays a hole."""
+    clusters = -(-image.size // image.cluster_size)
+    end = 0
+    for index in range(image.state_index):
+        table = image.writable_table(index)
+        at, count = 0, min(clusters - (index << image.l2_bits), len(table.values))
+        while at < count:
+            first, got = image.refcounts.allocate(count - at)
+            places = np.arange(first, first + got, dtype=np.uint64) << np.uint64(image.cluster_bits)
+            table.values[at : at + got] = places | np.uint64(COPIED)
+            image.l2.touch(table, at, at + got)
+            at += got
+            end = max(end, (first + got) << image.cluster_bits)
+        image.relieve()
+    image.settle()
+    image.file.truncate(max(end, image.file.size))
 
 
 def _header(options: CreateOptions) -> Header:
@@ -77,16 +100,22 @@ def _header(options: CreateOptions) -> Header:
         raise UserError(
             "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)"
         )
-    entries = l1_entries_for(options.size, bits)
+    if options.preallocate_metadata and options.backing_file is not None:
+        raise UserError(
+            "Backing file and preallocation can only be used at the same time if extended_l2 is enabled, "
+            "which timevm does not carry out"
+        )
+    disk = options.size + -options.size % 512
+    entries = l1_entries_for(disk, bits)
     if options.size < 0 or entries * 8 > L1_LIMIT:
         raise UserError("The image size is too large for file format 'qcow2' (try using a larger cluster size)")
-    tables, blocks = _table_sizes(1 + max(1, -(-entries * 8 // size)), size, size * 8 >> order)
+    tables, blocks = _table_sizes(1 + -(-entries * 8 // size), size, size * 8 >> order)
     return Header(
         version=options.version,
         cluster_bits=bits,
-        size=options.size,
+        size=disk,
         l1_entries=entries,
-        l1_offset=(1 + tables + blocks) * size,
+        l1_offset=(1 + tables + blocks) * size if entries else 0,
         refcount_table_offset=size,
         refcount_table_clusters=tables,
         compatible=Compatible.LAZY_REFCOUNTS if options.lazy_refcounts else 0,

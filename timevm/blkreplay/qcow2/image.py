@@ -203,14 +203,16 @@ class Qcow2Image:
         """The first L1 entry behind the disk: there VM state begins."""
         return l1_entries_for(self.header.size, self.cluster_bits)
 
-    def begin_writing(self) -> None:
+    def begin_writing(self, *, repairing: bool = False) -> None:
         """Before anything changes in the file.  Raises UserError, HostError."""
-        if self._writing:
+        if self._writing and not repairing:
             self._check_usable()
             return
         if self.read_only:
             raise UserError(f"the image {self.path} is open for reading only")
         self._check_usable()
+        if repairing:
+            return
         if self.header.is_corrupt:
             raise ImageError(
                 f"the image {self.path} is marked as damaged: repair it with `timevm img check -r all` first"
@@ -327,7 +329,8 @@ class Qcow2Image:
             refcount_table_clusters=refcounts.table_clusters,
         )
         self._sync()
-        self.file.write(SIZE_AT, header.switch_fields())
+        features = header.incompatible.to_bytes(8, "big") if header.version >= 3 else b""
+        self.file.write(SIZE_AT, header.switch_fields() + features)
         self._sync()
         self.header = header
         refcounts.switched()

@@ -37,6 +37,8 @@ SMALLEST_CLUSTER_BITS, LARGEST_CLUSTER_BITS = 9, 21
 #: QEMU's limits, in bytes; the largest a damaged image can make us allocate at once
 L1_LIMIT, REFCOUNT_TABLE_LIMIT = 32 << 20, 8 << 20
 BACKING_NAME_LIMIT = 1023
+#: bytes of a cluster below which a new image has no feature name table, to leave room for a backing file's name
+_SMALLEST_WITH_NAMES = 8192
 
 
 class Incompatible(IntFlag):
@@ -280,7 +282,7 @@ def pack_header(header: Header) -> bytes:
     extensions = bytearray()
     if header.backing_format is not None:
         extensions += _extension(BACKING_FORMAT, header.backing_format.encode())
-    if header.version >= 3:
+    if header.version >= 3 and header.cluster_size >= _SMALLEST_WITH_NAMES:
         names = b"".join(FEATURE_NAME.pack(kind, bit, name.encode()) for kind, bit, name in FEATURE_TABLE)
         extensions += _extension(FEATURE_NAMES, names)
     extensions += EXTENSION.pack(0, 0)

@@ -14,6 +14,7 @@ from timevm.blkreplay.qcow2.entries import COPIED, OFFSET_MASK, ZERO, Kind, Tabl
 from timevm.blkreplay.qcow2.layout import l1_entries_for
 from timevm.blkreplay.qcow2.snapshot_table import SnapshotRecord
 from timevm.blkreplay.qcow2.transaction import Transaction, load_l1, transaction
+from timevm.blkreplay.zeroes import is_zero
 from timevm.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,6 +105,15 @@ class SnapshotReader:
     def __init__(self, image: Qcow2Image, record: SnapshotRecord) -> None:
         self._image, self._record = image, record
         self._l1 = _disk_part(image, load_l1(image, record), record.disk_size)
+
+    @property
+    def image(self) -> Qcow2Image:
+        return self._image
+
+    @property
+    def l1(self) -> Table:
+        """Of the disk as it was."""
+        return self._l1
 
     @property
     def size(self) -> int:
@@ -219,7 +229,7 @@ def _store_row(image: Qcow2Image, change: Transaction, pieces: list[bytes], know
     zero = ZERO if image.header.version >= 3 else 0
     entries = [-1] * len(pieces)
     for number, piece in enumerate(pieces):
-        if not any(piece):
+        if is_zero(piece):
             entries[number] = zero
         elif known and len(piece) == image.cluster_size:
             host = known.get(xxhash.xxh3_128_digest(piece))

@@ -143,10 +143,14 @@ class Transaction:
 
 
 @contextmanager
-def transaction(image: Qcow2Image) -> Iterator[Transaction]:
-    """Begins with memory and file equal.  Any error before the header is switched leaves the image as it was."""
-    image.begin_writing()
-    image.settle()
+def transaction(image: Qcow2Image, *, repairing: bool = False) -> Iterator[Transaction]:
+    """Begins with memory and file equal.  Any error before the header is switched leaves the image as it was.
+
+    ``repairing``: even on an image that is marked as damaged or dirty; only directly after it was opened.
+    """
+    image.begin_writing(repairing=repairing)
+    if not repairing:
+        image.settle()
     header, size = image.header, image.file.size
     try:
         yield Transaction(image)

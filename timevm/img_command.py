@@ -1,0 +1,425 @@
+"""``timevm img``: qemu-img's syntax and output for the images that timevm carries out (raw and qcow2)."""
+
+from __future__ import annotations
+
+import getopt
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from timevm.blkreplay.extents import extents
+from timevm.blkreplay.host_file import HostFile
+from timevm.blkreplay.image_errors import SnapshotNotFoundError
+from timevm.blkreplay.node import BlockNode
+from timevm.blkreplay.opening import FORMATS, GuessedRawWarning, backing_path, open_image
+from timevm.blkreplay.qcow2.check import CheckResult, check, repair
+from timevm.blkreplay.qcow2.create import create_image
+from timevm.blkreplay.qcow2.image import Qcow2Image
+from timevm.blkreplay.qcow2.resize import resize
+from timevm.blkreplay.raw import RawImage
+from timevm.errors import HostError, TimevmError, UserError
+from timevm.img_convert import SPARSE_BYTES, copy, progress_bar
+from timevm.img_options import NewImage, check_late, formatting_line, parse_new_image
+from timevm.img_text import (
+    as_json,
+    check_fields,
+    check_lines,
+    info_fields,
+    info_lines,
+    map_json,
+    map_lines,
+    parse_size,
+    printable,
+    snapshot_lines,
+)
+
+FAILED, CORRUPT, LEAKS, NO_CHECKS, INTERRUPTED, PIPE_BROKEN = 1, 2, 3, 63, 130, 141
+_HELP = """usage: timevm img COMMAND [options] FILE …
+
+  create    [-q] [-f FORMAT] [-b BACKING [-F FORMAT]] [-u] [-o OPTIONS] FILE [SIZE]
+  info      [-f FORMAT] [--output=human|json] [--backing-chain] [-U] FILE
+  check     [-q] [-f FORMAT] [--output=human|json] [-r leaks|all] [-U] FILE
+  snapshot  [-q] [-U] [-l | -c TAG | -a SNAPSHOT | -d SNAPSHOT] FILE
+  map       [-f FORMAT] [--start-offset=N] [--max-length=N] [--output=human|json] [-U] FILE
+  convert   [-p] [-q] [-U] [-n] [-f FORMAT] [-O FORMAT] [-o OPTIONS] [-l SNAPSHOT] [-S SIZE] FILE OUTPUT
+  resize    [-q] [-f FORMAT] [--shrink] FILE [+|-]SIZE
+
+FORMAT is raw or qcow2; without it FILE is looked at.  OPTIONS of qcow2, separated by commas: size=, compat=v2|v3,
+cluster_size=, lazy_refcounts=on|off, refcount_bits=, preallocation=off|metadata, backing_file=, backing_fmt=.
+A SNAPSHOT is named by its id or its tag.  Exit status of check: 0 sound, 1 failed, 2 damaged, 3 leaks, 63 raw.
+"""
+
+_Options = dict[str, str]
+
+
+class _UsageError(UserError):
+    """Answered with a hint at the help, as qemu-img does."""
+
+
+def run_img(argv: Sequence[str]) -> int:
+    """``argv``: what follows ``timevm img``.  The exit status; errors are one sentence on stderr."""
+    warnings.simplefilter("always", GuessedRawWarning)
+    shown, warnings.showwarning = warnings.showwarning, _show_warning
+    try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(_HELP, end="")
+            return 0 if argv else FAILED
+        command = _COMMANDS.get(argv[0])
+        if command is None:
+            raise _UsageError(f"Command not found: {argv[0]}")
+        status = command(list(argv[1:]))
+        sys.stdout.flush()
+        return status
+    except TimevmError as error:
+        sys.stdout.flush()
+        hint = "\nTry 'timevm img --help' for more information" if isinstance(error, _UsageError) else ""
+        print(f"timevm img: {error}{hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the interpreter flushes once more when it ends: that must not fail again
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
+        return PIPE_BROKEN
+    finally:
+        warnings.showwarning = shown
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    print(f"WARNING: {message}" if category is GuessedRawWarning else f"timevm img: {message}", file=sys.stderr)
+
+
+def _parse(argv: list[str], short: str, long: Sequence[str] = ()) -> tuple[_Options, list[str]]:
+    """Options by name without dashes (the last one counts, ``o`` are joined), and what is left."""
+    try:
+        pairs, rest = getopt.gnu_getopt(argv, short + "h", [*long, "help"])
+    except getopt.GetoptError as error:
+        if "not recognized" in error.msg:
+            dashes = "-" if len(error.opt) == 1 else "--"
+            raise _UsageError(f"unrecognized option '{dashes}{error.opt}'") from None
+        raise _UsageError(error.msg) from None
+    options: _Options = {}
+    for name, value in pairs:
+        key = name.lstrip("-")
+        options[key] = f"{options[key]},{value}" if key == "o" and key in options else value
+    if "h" in options or "help" in options:
+        print(_HELP, end="")
+        raise SystemExit(0)
+    if options.get("output", "human") not in ("human", "json"):
+        raise UserError("--output must be used with human or json as argument.")
+    return options, rest
+
+
+def _one_file(rest: list[str]) -> str:
+    if len(rest) != 1:
+        raise _UsageError("Expecting one image file name")
+    return rest[0]
+
+
+def _open(name: str, options: _Options, *, read_only: bool = True, backing: bool = True) -> RawImage | Qcow2Image:
+    """Raises UserError, in qemu-img's words where a file is not there."""
+    try:
+        return open_image(
+            name,
+            options.get("f"),
+            read_only,
+            share="U" in options,
+            backing=backing,
+            repair_dirty=read_only or "r" not in options,
+        )
+    except UserError as error:
+        text = str(error)
+        if text.startswith("Failed to get"):
+            raise UserError(f"Could not open '{name}': {text}") from error
+        if isinstance(error.__cause__, OSError):
+            raise UserError(f"Could not open '{name}': {text}") from error
+        raise
+
+
+# -- create
+
+
+def _create(argv: list[str]) -> int:
+    options, rest = _parse(argv, "F:b:f:o:qu")
+    if not rest:
+        raise _UsageError("Expecting image file name")
+    if len(rest) > 2:
+        raise _UsageError(f"Unexpected argument: {rest[2]}")
+    name = rest[0]
+    size = parse_size(rest[1]) if len(rest) > 1 else None
+    new = parse_new_image(name, options.get("f", "raw"), options.get("o", ""), options.get("b"), options.get("F"))
+    size = new.size if size is None else size
+    if new.backing_file is not None and ("u" not in options or (size is None and new.format == "raw")):
+        size = _check_backing(name, new, size)
+    if size is None:
+        raise UserError(f"{name}: Image creation needs a size parameter")
+    if "q" not in options:
+        print(formatting_line(name, new, size))
+        sys.stdout.flush()
+    create_new(name, new, size)
+    return 0
+
+
+def _check_backing(name: str, new: NewImage, size: int | None) -> int:
+    """The backing file can be opened; the size, its own by default."""
+    assert new.backing_file is not None
+    path = backing_path(Path(name), new.backing_file)
+    try:
+        backing = open_image(path, new.backing_format, read_only=True)
+    except UserError as error:
+        raise UserError(f"{name}: {error}\nCould not open backing image.") from error
+    try:
+        if new.backing_format is None:
+            kind = "qcow2" if isinstance(backing, Qcow2Image) else "raw"
+            raise UserError(f"{name}: Backing file specified without backing format\nDetected format of {kind}.")
+        return backing.size if size is None else size
+    finally:
+        backing.close()
+
+
+def create_new(name: str, new: NewImage, size: int) -> None:
+    """Raises UserError, HostError with the file's name in front."""
+    check_late(name, new)
+    try:
+        if new.format == "raw":
+            file = HostFile(name, read_only=False, create=True)
+            try:
+                file.truncate(0)
+                file.truncate(size)
+            finally:
+                file.close()
+        else:
+            create_image(name, new.qcow2_options(size))
+    except UserError as error:
+        text = str(error).replace("Could not open", "Could not create", 1)
+        raise UserError(f"{name}: {text}") from error
+
+
+# -- info, map
+
+
+def _info(argv: list[str]) -> int:
+    options, rest = _parse(argv, "f:U", ["output=", "backing-chain"])
+    name = _one_file(rest)
+    chain = "backing-chain" in options
+    image: BlockNode | None = _open(name, options, backing=chain)
+    top = image
+    shown = []
+    try:
+        while isinstance(image, (RawImage, Qcow2Image)):
+            shown.append((image, name))
+            image = image.backing if isinstance(image, Qcow2Image) and chain else None
+            name = str(image.path) if isinstance(image, (RawImage, Qcow2Image)) else ""
+        if options.get("output") == "json":
+            fields = [info_fields(*pair) for pair in shown]
+            print(as_json(fields if chain else fields[0]))
+        else:
+            print("\n\n".join("\n".join(info_lines(*pair)) for pair in shown))
+    finally:
+        if top is not None:
+            top.close()
+    return 0
+
+
+def _map(argv: list[str]) -> int:
+    options, rest = _parse(argv, "f:U", ["output=", "start-offset=", "max-length="])
+    image = _open(_one_file(rest), options)
+    try:
+        start = parse_size(options.get("start-offset", "0"))
+        end = start + parse_size(options["max-length"]) if "max-length" in options else None
+        found = extents(image, min(start, image.size), end)
+        if options.get("output") == "json":
+            lines = list(map_json(found))
+            print(",\n".join(lines) + "]" if lines else "[]")
+        else:
+            for line in map_lines(found):
+                print(line)
+    finally:
+        image.close()
+    return 0
+
+
+# -- check
+
+
+def _check(argv: list[str]) -> int:
+    options, rest = _parse(argv, "f:r:qUT:", ["output=", "repair="])
+    name = _one_file(rest)
+    wanted = options.get("r", options.get("repair"))
+    if wanted not in (None, "leaks", "all"):
+        raise _UsageError(f"Unknown option value for -r (expecting 'leaks' or 'all'): {wanted}")
+    image = _open(name, options | ({"r": wanted} if wanted else {}), read_only=wanted is None, backing=False)
+    try:
+        if not isinstance(image, Qcow2Image):
+            print("timevm img: This image format does not support checks", file=sys.stderr)
+            return NO_CHECKS
+        fixed = {"leaks": 0, "corruptions": 0}
+        quiet = "q" in options
+        if wanted is not None:
+            fixed = _repair(image, wanted, quiet or options.get("output") == "json")
+        result = check(image)
+    finally:
+        image.close()
+    if not quiet:
+        for line in result.messages:
+            print(line, file=sys.stderr)
+        json_wanted = options.get("output") == "json"
+        print(as_json(check_fields(result, name, fixed)) if json_wanted else "\n".join(check_lines(result)))
+    return CORRUPT if result.corruptions else LEAKS if result.leaks else 0
+
+
+def _repair(image: Qcow2Image, wanted: str, quiet: bool) -> dict[str, int]:
+    before: CheckResult = repair(image, everything=wanted == "all")
+    if before.corruptions and wanted == "leaks":
+        return {"leaks": 0, "corruptions": 0}
+    fixed = {"leaks": before.leaks, "corruptions": before.corruptions}
+    if any(fixed.values()) and not quiet:
+        for line in before.messages:
+            print(f"Repairing: {line}", file=sys.stderr)
+        print(
+            "The following inconsistencies were found and repaired:\n\n"
+            f"    {fixed['leaks']} leaked clusters\n    {fixed['corruptions']} corruptions\n\n"
+            "Double checking the fixed image now..."
+        )
+    return fixed
+
+
+# -- snapshot
+
+
+def _snapshot(argv: list[str]) -> int:
+    options, rest = _parse(argv, "la:c:d:qUf:")
+    name = _one_file(rest)
+    actions = [action for action in "lacd" if action in options]
+    if len(actions) > 1:
+        raise _UsageError("Cannot mix '-l', '-a', '-c', '-d'")
+    if not actions:
+        return 0
+    action = actions[0]
+    image = _open(name, options, read_only=action == "l")
+    try:
+        if action == "l":
+            if isinstance(image, Qcow2Image) and image.records:
+                print("\n".join(["Snapshot list:", *snapshot_lines(image.records)]))
+        else:
+            _change_snapshots(image, action, options[action])
+    finally:
+        image.close()
+    return 0
+
+
+def _change_snapshots(image: RawImage | Qcow2Image, action: str, tag: str) -> None:
+    words = {
+        "a": f"Could not apply snapshot '{printable(tag)}'",
+        "c": f"Could not create snapshot '{printable(tag)}'",
+        "d": f"Could not delete snapshot '{printable(tag)}'",
+    }[action]
+    if isinstance(image, RawImage):
+        why = {
+            "a": "Block driver does not support snapshots",
+            "c": "-95 (Operation not supported)",
+            "d": "snapshot not found",
+        }[action]
+        raise UserError(f"{words}: {why}")
+    try:
+        if action == "c":
+            seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+            image.save_snapshot(tag, b"", (seconds, nanoseconds // 1000 * 1000), replace_tag=False)
+        elif action == "a":
+            image.apply_snapshot(tag)
+        else:
+            image.delete_snapshot(tag)
+    except SnapshotNotFoundError as error:
+        why = {"a": "Failed to load snapshot: No such file or directory", "d": "snapshot not found"}[action]
+        raise UserError(f"{words}: {why}") from error
+    except (UserError, HostError) as error:
+        raise type(error)(f"{words}: {error}") from error
+
+
+# -- convert, resize
+
+
+def _convert(argv: list[str]) -> int:
+    options, rest = _parse(argv, "f:O:o:l:S:m:t:T:pqUnWc")
+    if len(rest) < 2:
+        raise UserError("Must specify image file name")
+    if len(rest) > 2:
+        raise UserError("timevm img converts one image at a time")
+    if "c" in options:
+        raise UserError("timevm img reads compressed clusters, but does not write them")
+    wanted = options.get("O", "raw")
+    if wanted not in FORMATS:
+        raise UserError(f"Unknown file format '{wanted}'")
+    sparse = parse_size(options["S"]) if "S" in options else SPARSE_BYTES
+    if sparse % 512:
+        raise UserError(
+            f"Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to {1 << 31}."
+        )
+    source = _open(rest[0], options)
+    try:
+        node: BlockNode = source
+        if "l" in options:
+            if not isinstance(source, Qcow2Image):
+                raise UserError("Failed to load snapshot: the image has none")
+            node = source.snapshot_reader(options["l"].removeprefix("snapshot.name=").removeprefix("snapshot.id="))
+        _copy_to(rest[1], wanted, node, options, sparse)
+    finally:
+        source.close()
+    return 0
+
+
+def _copy_to(name: str, wanted: str, source: BlockNode, options: _Options, sparse: int) -> None:
+    fresh = "n" not in options
+    if fresh:
+        new = parse_new_image(name, wanted, options.get("o", ""), None, None)
+        create_new(name, new, source.size)
+    target = open_image(name, wanted, durable=False)
+    try:
+        with progress_bar("p" in options, source.size) as progress:
+            copy(source, target, sparse=sparse, target_is_zero=fresh, progress=progress)
+    finally:
+        target.close()
+
+
+def _resize(argv: list[str]) -> int:
+    options, rest = _parse(argv, "f:q", ["shrink"])
+    if len(rest) != 2:
+        raise _UsageError("Expecting image file name and size")
+    name, text = rest
+    sign = {"+": 1, "-": -1}.get(text[:1], 0)
+    number = parse_size(text.lstrip("+-") if sign else text)
+    image = _open(name, options, read_only=False)
+    try:
+        size = image.size + sign * number if sign else number
+        if size <= 0:
+            raise UserError("New image size must be positive")
+        if size < image.size and "shrink" not in options:
+            raise UserError(
+                "Use the --shrink option to perform a shrink operation. It deletes all data behind the new end: "
+                "make sure that nothing of it is needed"
+            )
+        if isinstance(image, Qcow2Image):
+            resize(image, size)
+        else:
+            image.file.truncate(size)
+    finally:
+        image.close()
+    if "q" not in options:
+        print("Image resized.")
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "create": _create,
+    "info": _info,
+    "check": _check,
+    "snapshot": _snapshot,
+    "map": _map,
+    "convert": _convert,
+    "resize": _resize,
+}
