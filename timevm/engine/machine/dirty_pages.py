@@ -133,6 +133,11 @@ class KernelWatcher:
                 os.close(descriptor)
         self._pagemap = self._fault = -1
 
+    def __del__(self) -> None:
+        # A process may run many machines, one after the other.
+        if hasattr(self, "_fault"):
+            self.close()
+
 
 def _numbers(runs: npt.NDArray[np.int64]) -> PageNumbers:
     """All numbers of the half-open runs ``[n, 2]``, in order."""
