@@ -27,9 +27,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "timevm.engine.devices",
         "timevm.engine.clock",
         "timevm.engine.replay",
+        "timevm.blkreplay",
     },
     "timevm.engine.snapshot": {"timevm.errors", "timevm.engine.machine", "timevm.engine.cpu", "timevm.blkreplay"},
-    "timevm.engine.timeline": {"timevm.errors", "timevm.engine.snapshot", "timevm.engine.cpu"},
+    "timevm.engine.timeline": {"timevm.errors", "timevm.engine.snapshot", "timevm.engine.machine", "timevm.engine.cpu"},
     "timevm.engine.control": {
         "timevm.errors",
         "timevm.engine.timeline",

@@ -59,6 +59,10 @@ class Gate(Protocol):
     def backlog(self, port: int) -> int:
         """Any thread: bytes that wait for serial port ``port``: who brings more had better wait."""
 
+    @property
+    def end_icount(self) -> int | None:
+        """Replaying: where the recording ends, as far as is known now; otherwise None."""
+
     def wake(self) -> None:
         """Make a blocked ``idle`` return None."""
 

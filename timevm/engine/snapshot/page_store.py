@@ -1,0 +1,94 @@
+"""Contents of pages, each kept once and counted by who needs it.
+
+A *table* says for every page of RAM which content it has: an array of slot numbers.  Two tables that agree in most
+pages differ in most places only where a page was written in between, so a checkpoint costs its table (4 bytes a page)
+and what was written.  Slot 0 is the page of zeroes, which costs nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+import numpy.typing as npt
+
+from timevm.engine.machine.ram import MAP_NORESERVE, PAGE
+from timevm.errors import HostError, InternalError
+
+Table = npt.NDArray[np.int32]
+Numbers = npt.NDArray[np.int64]
+Slots = npt.NDArray[np.int32]
+Pages = npt.NDArray[np.uint8]
+
+ZERO = 0
+WORDS = PAGE // 8
+#: pages handled at a time: 1 MiB, which stays in the host's second-level cache
+BATCH = 256
+
+
+class PageStore:
+    """``capacity`` pages of address space; host memory is taken by what is kept (at its peak)."""
+
+    def __init__(self, capacity: int) -> None:
+        """Raises HostError when the host has no such range to give."""
+        count = capacity + 1
+        try:
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+            self._memory = mmap.mmap(-1, count * PAGE, flags=flags)
+        except (OSError, ValueError, OverflowError) as error:
+            raise HostError(f"the host has no address space for {count * PAGE >> 20} MiB of checkpoints") from error
+        self.pages: Pages = np.frombuffer(self._memory, dtype=np.uint8).reshape(-1, PAGE)
+        self._users = np.zeros(count, dtype=np.int32)
+        self._free: Slots = np.empty(0, dtype=np.int32)
+        self._fresh = 1  # slots from here on were never used
+        self.used = 0
+
+    @property
+    def used_bytes(self) -> int:
+        return self.used * PAGE
+
+    def add(self, pages: Pages, numbers: Numbers) -> Slots:
+        """Keep the pages of these numbers; 0.5 us a page.  Nobody uses them until ``hold``.
+
+        Raises HostError when the store is full.
+        """
+        slots = np.zeros(len(numbers), dtype=np.int32)
+        for first in range(0, len(numbers), BATCH):
+            batch = pages[numbers[first : first + BATCH]]
+            filled = np.flatnonzero(batch.view(np.uint64).any(axis=1))
+            taken = self._take(len(filled))
+            self.pages[taken] = batch[filled]
+            slots[first + filled] = taken
+        return slots
+
+    def _take(self, count: int) -> Slots:
+        old = min(count, len(self._free))
+        taken = self._free[len(self._free) - old :]
+        self._free = self._free[: len(self._free) - old]
+        new = count - old
+        if new:
+            if self._fresh + new > len(self.pages):
+                raise HostError("the memory for checkpoints is used up: give more by rrmem=")
+            taken = np.concatenate([taken, np.arange(self._fresh, self._fresh + new, dtype=np.int32)])
+            self._fresh += new
+        self.used += count
+        return taken
+
+    def hold(self, table: Table) -> None:
+        """One user more for everything in ``table``.  No content but ZERO occurs twice in a table."""
+        self._users[table[table != ZERO]] += 1
+
+    def release(self, table: Table) -> None:
+        """One user less; what nobody uses any more is forgotten."""
+        slots = table[table != ZERO]
+        self._users[slots] -= 1
+        unused = slots[self._users[slots] <= 0]
+        if len(unused):
+            if (self._users[unused] < 0).any():
+                raise InternalError("a page of a checkpoint was given back twice")
+            self._free = np.concatenate([self._free, unused])
+            self.used -= len(unused)
+
+    def only_here(self, table: Table) -> int:
+        """How many pages of ``table`` no other table has."""
+        return int((self._users[table[table != ZERO]] == 1).sum())

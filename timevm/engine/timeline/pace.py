@@ -1,0 +1,48 @@
+"""How far to run at a time, and when to leave a checkpoint: by the host's clock, which the guest never sees."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+#: seconds of a slice: a first way back from anywhere takes about as long
+SLICE = 0.025
+#: a checkpoint may take this part of the time between two
+SHARE = 1 / 15
+#: instructions of a slice at least and at most, whatever the clock says
+LEAST, MOST = 100_000, 1_000_000_000
+
+
+class Pace:
+    """Learns the speed from slice to slice."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._instructions = 5_000_000
+        self._cost = 0.0
+        self._since = clock()
+
+    @property
+    def slice(self) -> int:
+        """Instructions that take about SLICE."""
+        return self._instructions
+
+    def ran(self, instructions: int, seconds: float) -> None:
+        """A slice of this length took so long."""
+        if instructions < LEAST or seconds <= 0:
+            return
+        wanted = int(instructions * SLICE / seconds)
+        # at most four times as far as before: one idle stretch says little about what follows
+        self._instructions = max(LEAST, min(MOST, wanted, 4 * self._instructions))
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return self._clock() - self._since >= max(SLICE * 0.9, self._cost / SHARE)
+
+    def took(self, seconds: float) -> None:
+        """A checkpoint was taken, in so many seconds."""
+        self._cost = seconds if self._cost == 0.0 else (self._cost + seconds) / 2
+        self._since = self._clock()
+
+    def now(self) -> float:
+        return self._clock()

@@ -1,0 +1,243 @@
+"""Seek, reverse-step, reverse-continue: backward is back to a remembered place, and forward from there (rule 3).
+
+Pure algorithms over ``Seekable``; all of them run on the CPU thread.  A journey that is cancelled ends where it began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from timevm.engine.machine.outcome import RunEnd, RunResult, Stops
+from timevm.engine.snapshot.position import Position
+from timevm.engine.timeline.found_stops import MANY, FoundStops
+from timevm.engine.timeline.ladder import rungs
+from timevm.engine.timeline.pace import Pace
+from timevm.engine.timeline.seekable import Journey, Passed, Run, Seekable
+from timevm.errors import InternalError, UserError
+
+#: instructions: a way that is so short can neither be cancelled nor is it worth changing the stops in force for
+SHORT = 2_000_000
+
+
+class _Cancelled(Exception):
+    """Somebody wants the journey to end."""
+
+
+class _Ended(Exception):
+    """The machine came to an end before it was where it should go: the recording is shorter than it said."""
+
+    def __init__(self, result: RunResult) -> None:
+        self.result = result
+
+
+@dataclass(slots=True)
+class _Way:
+    """From ``begin`` to ``end`` for who waits (None: it is short); ``passed`` collects its stops, as in ``Run``."""
+
+    journey: Journey | None
+    begin: int
+    end: int
+    whole_from: int
+    passed: list[Passed] = field(default_factory=list)
+
+    def take(self, run: Run, begin: int) -> None:
+        if run.whole_from > begin:
+            self.passed, self.whole_from = [], run.whole_from
+        self.passed += run.passed
+        if len(self.passed) > MANY:
+            self.passed = self.passed[-MANY // 2 :]
+            self.whole_from = self.passed[0].icount
+
+
+class Timeline:
+    """``control.TimeTravel`` for anything that is ``Seekable``."""
+
+    def __init__(self, track: Seekable, pace: Pace | None = None) -> None:
+        self._track = track
+        self._pace = pace or Pace()
+        self._found = FoundStops()
+        #: a run ends here on its way: what the guest prints before has been seen, what it prints behind has not
+        self._furthest = track.place.icount
+
+    # ---- forward
+
+    def run(self, limit: int) -> RunResult:
+        """As ``MachinePort.run``; checkpoints are left behind by the host's clock."""
+        track = self._track
+        while True:
+            icount = track.place.icount
+            with self._timed():
+                result = track.run(self._slice_end(icount, limit))
+            self._furthest = max(self._furthest, result.icount)
+            if result.end is not RunEnd.LIMIT or result.icount >= limit:
+                return result
+            self._remember_if_due()
+
+    def _slice_end(self, icount: int, limit: int) -> int:
+        limit = min(limit, icount + self._pace.slice)
+        return min(limit, self._furthest) if icount < self._furthest else limit
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        begin, icount = self._pace.now(), self._track.place.icount
+        yield
+        self._pace.ran(self._track.place.icount - icount, self._pace.now() - begin)
+
+    def _remember_if_due(self) -> None:
+        place = self._track.place
+        if self._pace.due() and place.icount - self._track.nearest(place).icount >= self._pace.slice // 2:
+            self._remember()
+
+    def _remember(self) -> None:
+        begin = self._pace.now()
+        self._track.remember()
+        self._pace.took(self._pace.now() - begin)
+
+    # ---- journeys
+
+    def seek(self, icount: int, journey: Journey) -> RunResult:
+        """Raises UserError outside of the recording."""
+        end = self._track.end
+        if icount < self._track.start.icount or (end is not None and icount > end):
+            raise UserError("cannot seek to the specified instruction count")
+        return self._go_to(icount, journey)
+
+    def reverse_step(self, count: int, journey: Journey) -> RunResult:
+        return self._go_to(max(self._track.start.icount, self._track.place.icount - count), journey)
+
+    def _go_to(self, icount: int, journey: Journey) -> RunResult:
+        if self._is_short(icount):
+            return self._travel(lambda: self._arrive(icount, None), home=None)
+        return self._travel(lambda: self._arrive(icount, journey), home=self._home())
+
+    def _is_short(self, icount: int) -> bool:
+        track, target = self._track, Position(icount)
+        origin = track.nearest(target)
+        if origin <= track.place <= target:
+            origin = track.place
+        return icount - origin.icount <= SHORT
+
+    def _home(self) -> Position:
+        """Remember this place, to come back if the journey is cancelled."""
+        self._track.remember()
+        self._track.pin(self._track.place)
+        return self._track.place
+
+    def reverse_continue(self, stops: Stops, journey: Journey) -> RunResult:
+        """Of several stops at one instruction the one that comes last in forward motion is met first."""
+        return self._travel(lambda: self._arrive_at_last(stops, journey), home=self._home())
+
+    def find_last(self, stops: Stops, journey: Journey) -> RunResult:
+        """What ``reverse_continue`` would answer; the machine stays where it is."""
+        home = self._home()
+
+        def look() -> RunResult:
+            found = self._search(stops, journey)
+            self._track.go_back(home)
+            if found is None:
+                return RunResult(RunEnd.LIMIT, self._track.start.icount)
+            return RunResult(RunEnd.DEBUG, found.icount, stop=found.stop)
+
+        return self._travel(look, home)
+
+    def _travel(self, work: Callable[[], RunResult], home: Position | None) -> RunResult:
+        """Do ``work``; if it is cancelled, or cannot be done, everything is as it was at ``home``."""
+        track = self._track
+        try:
+            return work()
+        except _Cancelled:
+            if home is None:
+                raise InternalError("a journey was cancelled that did not say so before") from None
+            track.go_back(home)
+            return RunResult(RunEnd.KICKED, home.icount)
+        except _Ended as ended:
+            return ended.result
+        except UserError:
+            if home is not None:
+                track.go_back(home)
+            raise
+        finally:
+            if home is not None:
+                track.unpin(home)
+
+    def _arrive(self, icount: int, journey: Journey | None) -> RunResult:
+        self._go(icount, journey)
+        return RunResult(RunEnd.LIMIT, icount)
+
+    def _arrive_at_last(self, stops: Stops, journey: Journey) -> RunResult:
+        found = self._search(stops, journey)
+        if found is None:
+            return self._arrive(self._track.start.icount, journey)
+        self._go(found.icount, journey)
+        pc = self._track.settle()
+        if pc != found.stop.pc:
+            raise InternalError(
+                f"a stop at {found.stop.pc:#x} after {found.icount} instructions was not found again: "
+                f"the machine is at {pc:#x}. This is a bug in timevm: please report it together with the recording"
+            )
+        return RunResult(RunEnd.DEBUG, found.icount, stop=found.stop)
+
+    def _search(self, stops: Stops, journey: Journey) -> Passed | None:
+        """The last stop before this instruction.  Leaves the machine anywhere."""
+        if not stops.breakpoints and not stops.watchpoints:
+            return None
+        track, known = self._track, self._found.of(stops)
+        here = upper = track.place.icount
+        start = track.start.icount
+        with self._stops_in_force(stops):
+            while True:
+                found, upper = known.last_before(upper)
+                if found is not None or upper <= start:
+                    return found
+                track.go_back(track.nearest(Position(upper - 1, settled=True)))
+                begin = track.place.icount
+                way = _Way(journey, here - upper, here - begin, begin)
+                self._forward(upper, way)
+                known.add(way.whole_from, upper, way.passed)
+
+    # ---- moving
+
+    def _go(self, icount: int, journey: Journey | None) -> None:
+        """Stand at ``icount``; nothing that is stamped with it has happened."""
+        track, target = self._track, Position(icount)
+        origin = track.nearest(target)
+        if not origin <= track.place <= target:
+            track.go_back(origin)
+        begin = track.place.icount
+        way = _Way(journey, begin, icount, begin)
+        with self._stops_in_force(track.stops if icount - begin <= SHORT else Stops()):
+            for rung in rungs(begin, icount):
+                self._forward(rung, way)
+                self._remember()
+            self._forward(icount, way)
+
+    @contextmanager
+    def _stops_in_force(self, stops: Stops) -> Iterator[None]:
+        before = self._track.stops
+        self._track.use_stops(stops)
+        try:
+            yield
+        finally:
+            self._track.use_stops(before)
+
+    def _forward(self, target: int, way: _Way) -> None:
+        """To ``target``, past all stops."""
+        track = self._track
+        while (icount := track.place.icount) < target:
+            with self._timed():
+                run = track.pass_by(self._slice_end(icount, target))
+            way.take(run, icount)
+            result = run.result
+            self._furthest = max(self._furthest, result.icount)
+            if result.icount >= target:
+                return
+            if result.end not in (RunEnd.LIMIT, RunEnd.KICKED):
+                raise _Ended(result)
+            if way.journey is not None:
+                if way.journey.cancelled():
+                    raise _Cancelled
+                way.journey.progress(result.icount - way.begin, way.end - way.begin)
+            if result.end is RunEnd.LIMIT:
+                self._remember_if_due()

@@ -1,0 +1,87 @@
+"""The real replay as ``Seekable``: a machine and its checkpoints."""
+
+from __future__ import annotations
+
+from timevm.engine.cpu.base import Stop, StopKind
+from timevm.engine.machine.machine import Machine
+from timevm.engine.machine.outcome import DebugStop, RunEnd, RunResult, Stops
+from timevm.engine.snapshot.checkpoints import Checkpoints
+from timevm.engine.snapshot.position import Position
+from timevm.engine.timeline.seekable import Passed, Run
+
+
+class MachineTrack:
+    """``restarts``: a reset of the guest, or of the user, is not the end of the run (no ``-no-reboot``)."""
+
+    def __init__(self, machine: Machine, checkpoints: Checkpoints, *, restarts: bool = True) -> None:
+        """Where the machine stands is the start of history from now on.  Raises HostError."""
+        self._machine = machine
+        self._checkpoints = checkpoints
+        self._restarts = restarts
+        checkpoints.take(self.place)
+
+    @property
+    def place(self) -> Position:
+        return Position(self._machine.icount, self._machine.settled)
+
+    @property
+    def start(self) -> Position:
+        return self._checkpoints.start.position
+
+    @property
+    def end(self) -> int | None:
+        return self._machine.end
+
+    # ---- running
+
+    def run(self, limit: int) -> RunResult:
+        return self._machine.run(limit)
+
+    def pass_by(self, limit: int) -> Run:
+        """Resets on the way are carried out, as the CPU thread does."""
+        begin = whole_from = self._machine.icount
+        passed: list[Passed] = []
+        while True:
+            result, stops, whole = self._machine.pass_by(limit)
+            found = [Passed(stop.icount, self._debug_stop(stop)) for stop in stops]
+            if whole:
+                passed += found
+            else:
+                passed, whole_from = found, found[0].icount if found else begin
+            if result.end is not RunEnd.RESET or not self._restarts or result.icount >= limit:
+                return Run(result, passed, whole_from)
+            self._machine.reset()
+
+    def _debug_stop(self, stop: Stop) -> DebugStop:
+        if stop.kind is StopKind.BREAKPOINT:
+            return DebugStop(stop.pc)
+        return DebugStop(stop.pc, self._machine.watchpoint_at(stop.address), stop.address, stop.is_write)
+
+    def settle(self) -> int:
+        return self._machine.settle()
+
+    @property
+    def stops(self) -> Stops:
+        return self._machine.stops
+
+    def use_stops(self, stops: Stops) -> None:
+        """Free; the CPU takes note when it runs next."""
+        if stops != self._machine.stops:
+            self._machine.set_stops(stops)
+
+    # ---- remembering
+
+    def remember(self) -> None:
+        self._checkpoints.take(self.place)
+
+    def pin(self, position: Position) -> None:
+        self._checkpoints.pin(position)
+
+    def unpin(self, position: Position) -> None:
+        self._checkpoints.unpin(position)
+
+    def nearest(self, position: Position) -> Position:
+        return self._checkpoints.nearest(position).position
+
+    def go_back(self, position: Position) -> None:
+        self._checkpoints.restore(self._checkpoints.nearest(position))
