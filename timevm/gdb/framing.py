@@ -85,7 +85,7 @@ class PacketReader:
         """One packet, if it is there to its end."""
         end = self._waiting.find(END)
         # a bare $ is never inside of a packet: the end of the one before it was lost
-        again = self._waiting.rfind(START, 0, len(self._waiting) if end < 0 else end)
+        again = self._waiting.find(START, 0, len(self._waiting) if end < 0 else end)
         if again >= 0:
             del self._waiting[: again + 1]
             self._dropped_sum = None

@@ -16,6 +16,7 @@ from timevm.engine.control.port import (
     VmPort,
     Watchpoint,
 )
+from timevm.errors import TimevmError
 from timevm.gdb.client import Client
 from timevm.gdb.state_access import read_memory
 from timevm.gdb.stop_reply import backward_reply, forward_reply, history_begins, stopped
@@ -96,13 +97,20 @@ class Mover:
 
     # -- backward
 
-    async def reverse_go(self, client: Client, table: StopTable) -> bytes:
-        self._stepping_over = None
+    async def _journey(self, work: Coroutine[Any, Any, RunResult]) -> RunResult:
+        """Cancelled (the client is gone), it stays under way until ``stop``."""
         self.in_journey = True
         try:
-            result = await self.interruptible(self._vm.reverse_continue())
-        finally:
+            result = await self.interruptible(work)
+        except TimevmError:
             self.in_journey = False
+            raise
+        self.in_journey = False
+        return result
+
+    async def reverse_go(self, client: Client, table: StopTable) -> bytes:
+        self._stepping_over = None
+        result = await self._journey(self._vm.reverse_continue())
         if result.stop is not None:
             self._expect_step_over(client, table.watch_of(result.stop), result.icount)
         return backward_reply(client, result, table)
@@ -123,11 +131,7 @@ class Mover:
         expected, self._stepping_over = self._stepping_over, None
         if expected is not None and expected[1] == start and expected[0] not in table.stops.watchpoints:
             return stopped(client)
-        self.in_journey = True
-        try:
-            result = await self.interruptible(self._vm.reverse_step())
-        finally:
-            self.in_journey = False
+        result = await self._journey(self._vm.reverse_step())
         if result.end is RunEnd.KICKED:
             return backward_reply(client, result, table)
         if result.icount == start:

@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 _READ_SIZE = 1 << 14
 #: packets that wait for their turn before the connection is read no further
 _QUEUE = 64
+#: seconds in which the client before may go away; gdb itself waits for two
+_SEAT_SECONDS = 0.5
 #: answers that a refused client gets, and seconds that it has for asking
 _REFUSED_ANSWERS, _REFUSED_SECONDS = 8, 10.0
 
@@ -73,7 +75,7 @@ class _Connection:
         await self._queue.put(None)
 
     async def _answer(self) -> None:
-        while (item := await self._queue.get()) is not None and not self._session.over:
+        while not self._session.over and (item := await self._queue.get()) is not None:
             self._busy = True
             answers, request = await self._answers_to(item)
             self._busy = False
@@ -101,7 +103,7 @@ async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     """gdb shows the sentence when its ``target remote`` fails."""
     link = Link()
     left = _REFUSED_ANSWERS
-    with suppress(TimeoutError):
+    with suppress(OSError):  # a TimeoutError is one, too
         async with asyncio.timeout(_REFUSED_SECONDS):
             while left > 0 and (data := await reader.read(_READ_SIZE)):
                 arrived = link.feed(data)
@@ -121,18 +123,20 @@ class GdbServer:
     def __init__(self, vm: VmPort, monitor: MonitorLine | None = None) -> None:
         self._vm = vm
         self._monitor = monitor
-        self._served = False
+        self._seat = asyncio.Lock()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Until the client ends it.  The caller closes the stream."""
-        if self._served:
+        try:
+            async with asyncio.timeout(_SEAT_SECONDS):
+                await self._seat.acquire()
+        except TimeoutError:
             _log.info("a second gdb client was refused")
             await _refuse(reader, writer)
             return
-        self._served = True
         try:
             await _Connection(reader, writer, GdbSession(self._vm, self._monitor)).run()
         except TimevmError as failure:
             _log.info("gdb: %s", failure)
         finally:
-            self._served = False
+            self._seat.release()

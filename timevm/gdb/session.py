@@ -307,6 +307,8 @@ class GdbSession:
         if address is None:
             return []
         pc = self._architecture.program_counter
+        if (await self._where())[1] == address:
+            return []
         answer = await self._alter(state_access.write_registers((pc,), address.to_bytes(pc.size, "little")))
         return [] if answer == [OK] else answer
 
