@@ -18,7 +18,8 @@ class KeyboardRig:
     def __init__(self) -> None:
         self.log: list[Any] = []
         self.wire = Wire(self.log)
-        self.device = I8042("keyboard", self.wire, lambda: self.log.append("reset"))
+        self.gate = Wire()
+        self.device = I8042("keyboard", self.wire, self.gate, lambda: self.log.append("reset"))
         self.windows: list[Device] = [self.device.data, self.device.command]
 
     def outside(self, number: int) -> None:
@@ -142,12 +143,12 @@ def test_reset_lines() -> None:
     assert rig.log.count("reset") == 2
 
 
-def test_gate_a20_is_kept() -> None:
+def test_gate_a20() -> None:
     rig = KeyboardRig()
     for command, gate in ((0xDD, 0), (0xDF, 2)):
         rig.command(command)
         rig.command(0xD0)
-        assert rig.answers()[0] & 2 == gate
+        assert rig.answers()[0] & 2 == gate and rig.gate.level == bool(gate)
 
 
 def test_interrupt_only_when_enabled() -> None:

@@ -276,11 +276,14 @@ def test_refresh_bit_toggles_with_time() -> None:
 
 def test_port_92_resets_at_a_rising_bit() -> None:
     resets: list[None] = []
-    port = Port92("port92", lambda: resets.append(None))
+    gate = Wire()
+    port = Port92("port92", gate, lambda: resets.append(None))
     port.write(0, 1, 2)
     port.write(0, 1, 3)
     port.write(0, 1, 3)
-    assert len(resets) == 1 and port.read(0, 1) == 3
+    assert len(resets) == 1 and port.read(0, 1) == 3 and gate.level
+    port.write(0, 1, 0)
+    assert not gate.level
 
 
 def test_a_timer_armed_before_a_reset_does_not_ring() -> None:

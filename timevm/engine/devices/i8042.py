@@ -38,13 +38,15 @@ TRANSLATED: Final = {0x83: 0x41, 0x01: 0x43, 0x02: 0x41, 0x03: 0x3F}
 class I8042:
     """Stateful; its windows are ``data`` and ``command`` (Devices).
 
-    ``interrupt`` is IRQ 1, ``reset_machine`` the line to the CPU's reset.  The gate of address line 20 is kept and
-    shown, and connected to nothing: see the board.
+    ``interrupt`` is IRQ 1, ``gate_a20`` address line 20 (see Port92), ``reset_machine`` the line to the CPU's reset.
     """
 
-    def __init__(self, name: str, interrupt: InterruptLine, reset_machine: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, interrupt: InterruptLine, gate_a20: InterruptLine, reset_machine: Callable[[], None]
+    ) -> None:
         self.name = name
         self._interrupt = interrupt
+        self._gate_a20 = gate_a20
         self._reset_machine = reset_machine
         self._keyboard = Ps2Keyboard()
         self.data = _Port(f"{name}-data", self._read_data, self._write_data)
@@ -127,10 +129,8 @@ class I8042:
             self._answer(0x80)
         elif value == READ_OUTPUT:
             self._answer(self._output_port)
-        elif value == ENABLE_A20:
-            self._output_port |= GATE_A20
-        elif value == DISABLE_A20:
-            self._output_port &= ~GATE_A20
+        elif value in (ENABLE_A20, DISABLE_A20):
+            self._set_output_port(self._output_port & ~GATE_A20 | GATE_A20 * (value == ENABLE_A20))
         elif value in PULSE_OUTPUT and not value & NOT_RESET:
             self._reset_machine()
         self._fill()
@@ -144,9 +144,7 @@ class I8042:
             self._ram[0] &= ~KEYBOARD_DISABLED
             self._typed += self._keyboard.command(value)
         elif pending == WRITE_OUTPUT:
-            self._output_port = value
-            if not value & NOT_RESET:
-                self._reset_machine()
+            self._set_output_port(value)
         elif pending in (WRITE_KEYBOARD_BUFFER, WRITE_AUXILIARY_BUFFER):
             self._answer(value)
         elif pending in WRITE_RAM:
@@ -154,6 +152,12 @@ class I8042:
             self._ram[address] = value & COMMAND_BYTE_WRITABLE if address == 0 else value
         self._fill()
         self._update()
+
+    def _set_output_port(self, value: int) -> None:
+        self._output_port = value
+        self._gate_a20.set(bool(value & GATE_A20))
+        if not value & NOT_RESET:
+            self._reset_machine()
 
     # the output buffer
 

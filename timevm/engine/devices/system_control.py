@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from timevm.engine.devices.base import VirtualTime
+from timevm.engine.devices.base import InterruptLine, VirtualTime
 from timevm.engine.devices.byte_access import ByteRegisters
 from timevm.engine.devices.i8254 import I8254
 
@@ -57,13 +57,14 @@ class Port61(ByteRegisters):
 class Port92(ByteRegisters):
     """A Device and Stateful.  ``reset_machine`` is called at a rising edge of the fast reset bit.
 
-    The gate of address line 20 is kept and shown, and connected to nothing: see the board.
+    ``gate_a20`` is address line 20, which the keyboard controller drives too: who wrote last decides.
     """
 
     window = 1
 
-    def __init__(self, name: str, reset_machine: Callable[[], None]) -> None:
+    def __init__(self, name: str, gate_a20: InterruptLine, reset_machine: Callable[[], None]) -> None:
         self.name = name
+        self._gate_a20 = gate_a20
         self._reset_machine = reset_machine
         self.reset()
 
@@ -82,5 +83,6 @@ class Port92(ByteRegisters):
     def write_byte(self, offset: int, value: int) -> None:
         rising = value & ~self._stored & FAST_RESET
         self._stored = value
+        self._gate_a20.set(bool(value & GATE_A20))
         if rising:
             self._reset_machine()

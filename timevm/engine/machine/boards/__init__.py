@@ -26,7 +26,11 @@ class Board:
         return build(order)
 
 
-BOARDS = (Board("aarch64", "virt", "timevm.engine.machine.boards.virt", 1),)
+BOARDS = (
+    Board("aarch64", "virt", "timevm.engine.machine.boards.virt", 1),
+    Board("x86_64", "pc", "timevm.engine.machine.boards.pc", 2),
+    Board("i386", "pc", "timevm.engine.machine.boards.pc", 2),
+)
 
 
 def board_for(architecture: str, name: str) -> Board:

@@ -1,6 +1,5 @@
 """The ``pc`` board (x86): QEMU's pc-i440fx-7.2 as data, and its assembly.
 
-Address line 20 is always enabled: software of the last thirty years enables it and never relies on it being off.
 RAM is below 4 GiB only, and lies behind the adapter and BIOS areas below 1 MiB too (a PC's "shadow" RAM).
 """
 
@@ -52,6 +51,16 @@ class _CpuLine:
         self._cpu.set_interrupt(self._name, level)
 
 
+class _GateA20:
+    """Address line 20; its level is in the CPU's state."""
+
+    def __init__(self, cpu: X86Cpu) -> None:
+        self._cpu = cpu
+
+    def set(self, level: bool) -> None:
+        self._cpu.set_a20(level)
+
+
 class _WindowPort(Protocol):
     """What the CPU gives for ports whose hot registers it serves natively (see ``cpu.aarch64.WindowPort``)."""
 
@@ -95,6 +104,8 @@ def assemble(order: Order) -> Assembly:
     memory = SystemMemory(cpu, ram)
     clock = VirtualClock(order.shift, lambda: cpu.icount, cpu.ask_attention)
 
+    gate_a20 = _GateA20(cpu)
+
     def reset_machine() -> None:
         cpu.ask_stop(StopKind.RESET)
 
@@ -102,9 +113,9 @@ def assemble(order: Order) -> Assembly:
     lines = SharedLines("isa-interrupts", INPUTS, pic.set_input)
     timer = I8254("pit", lines.source(TIMER_IRQ), clock)
     rtc = Mc146818("rtc", lines.source(CLOCK_IRQ), clock, order.rtc_base, contents(spec.ram_bytes))
-    keyboard = I8042("i8042", lines.source(KEYBOARD_IRQ), reset_machine)
+    keyboard = I8042("i8042", lines.source(KEYBOARD_IRQ), gate_a20, reset_machine)
     port61 = Port61("port61", timer, clock)
-    port92 = Port92("port92", reset_machine)
+    port92 = Port92("port92", gate_a20, reset_machine)
 
     def serial(number: int) -> Uart16550:
         return Uart16550(f"serial{number}", lines.source(SERIAL[number][1]), _transmit(order, number))
@@ -132,10 +143,10 @@ def assemble(order: Order) -> Assembly:
 
     placement = _placement(order, ram)
     rom = Ram((1 << 32) - len(placement.rom), len(placement.rom))
-    rom.write(rom.base, placement.rom)
     cpu.map_rom(rom.base, rom.host_address, rom.size)
 
     def boot() -> None:
+        rom.write(rom.base, placement.rom)
         for piece in placement.pieces:
             memory.write(piece.address, piece.data + bytes(piece.size - len(piece.data)))
         cpu.reset(RESET_VECTOR, ())
