@@ -86,7 +86,7 @@ class _Daemon:
             finally:
                 if self._mode is not ReplayMode.PLAY:
                     machine.finish("quit")  # only if something above failed: it has been done otherwise
-                machine.gate.close()
+                machine.close()
         finally:
             await devices.close()
 

@@ -95,6 +95,10 @@ class Drive:
         self._bytes = 0  # of the requests in flight
         self._unannounced = False  # requests in flight came from a snapshot
 
+    def connect(self, expect: Callable[[], None], announce: Callable[[int, bool], None]) -> None:
+        """The machine is there; see the class."""
+        self._expect, self._announce = expect, announce
+
     @property
     def size(self) -> int:
         return self._layer.size

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from timevm.engine.clock.virtual_clock import VirtualClock
 from timevm.engine.cpu.base import Cpu
 from timevm.engine.devices.base import Stateful
+from timevm.engine.machine.disks import Disks
 from timevm.engine.machine.images import Images
 from timevm.engine.machine.outcome import MemoryRegion
 from timevm.engine.machine.ram import Ram
@@ -40,6 +41,7 @@ class Order:
     rtc_base: int
     seed: bytes
     transmit: Callable[[int, bytes], None]
+    disks: Disks = field(default_factory=Disks)
 
 
 @dataclass(slots=True)

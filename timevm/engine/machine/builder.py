@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from timevm.blkreplay.iothread import Worker
 from timevm.engine.machine.assembly import Order
 from timevm.engine.machine.boards import board_for
 from timevm.engine.machine.dirty_pages import DirtyPages
+from timevm.engine.machine.disks import Disks, open_disks
 from timevm.engine.machine.images import read_images
 from timevm.engine.machine.machine import Machine, Parts
 from timevm.engine.machine.machine_digest import MachineDigest
@@ -16,26 +18,40 @@ from timevm.engine.machine.spec import MachineSpec
 from timevm.errors import UserError
 
 
-def build_machine(spec: MachineSpec, transmit: Callable[[int, bytes], None]) -> Machine:
+def build_machine(spec: MachineSpec, transmit: Callable[[int, bytes], None], worker: Worker | None = None) -> Machine:
     """``transmit(port, data)`` gets the guest's serial output, on the CPU thread.
 
+    ``worker`` carries out the disks' I/O, by default on a thread of its own.
     Raises UserError, HostError, RecordingError; in that case no recording was begun.
     """
     board = board_for(spec.architecture, spec.machine)
     images = read_images(spec)
-    admission = admit(spec, identity_of(spec, images, board.auto_shift))
+    disks = Disks()
+
+    def find_disks(recorded: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+        nonlocal disks
+        disks = open_disks(spec, recorded, worker)
+        return disks.digests
+
+    try:
+        admission = admit(spec, identity_of(spec, images, board.auto_shift), find_disks)
+    except BaseException:
+        disks.abandon()
+        raise
     identity = admission.identity
     try:
         assembly = board.assemble(
-            Order(spec, images, identity.shift, identity.rtc_base_seconds, identity.seed, transmit)
+            Order(spec, images, identity.shift, identity.rtc_base_seconds, identity.seed, transmit, disks)
         )
         dirty = DirtyPages(assembly.ram)
         digest = MachineDigest(assembly.ram, dirty)
         if admission.mode is not ReplayMode.NONE:
             digest.watch()
         gate = admission.open_gate()
+        disks.settle()
     except BaseException:
         admission.abandon()
+        disks.abandon()
         raise
     return Machine(
         Parts(
@@ -45,9 +61,9 @@ def build_machine(spec: MachineSpec, transmit: Callable[[int, bytes], None]) -> 
             identity=identity,
             dirty=dirty,
             digest=digest,
+            disks=disks,
             mode=admission.mode,
             filename=admission.filename,
-            end=admission.end,
         )
     )
 

@@ -9,12 +9,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from timevm.engine.cpu.base import Stop, StopKind, Watchpoint
 from timevm.engine.machine.assembly import Assembly
 from timevm.engine.machine.dirty_pages import DirtyPages
+from timevm.engine.machine.disks import Disks
 from timevm.engine.machine.machine_digest import MachineDigest
 from timevm.engine.machine.memory_access import MemoryAccess
 from timevm.engine.machine.outcome import (
@@ -26,10 +29,10 @@ from timevm.engine.machine.outcome import (
     RunResult,
     Stops,
 )
-from timevm.engine.replay.events import Digest, Event, Idle, Request, RequestKind, SerialInput
+from timevm.engine.replay.events import BlockCompletion, Digest, Event, Idle, Request, RequestKind, SerialInput
 from timevm.engine.replay.gate import NEVER, Gate
 from timevm.engine.replay.identity import Identity
-from timevm.errors import InternalError
+from timevm.errors import InternalError, RecordingError
 
 
 @dataclass(slots=True)
@@ -44,8 +47,7 @@ class Parts:
     digest: MachineDigest
     mode: ReplayMode = ReplayMode.NONE
     filename: str | None = None
-    #: replaying: icount of the recording's end
-    end: int | None = None
+    disks: Disks = field(default_factory=Disks)
 
 
 class Machine:
@@ -64,12 +66,19 @@ class Machine:
         self.registers = board.cpu.registers
         self._board = board
         self._memory = MemoryAccess(board.cpu, board.ram)
-        self._watched: frozenset[Watchpoint] = frozenset()
+        #: break- and watchpoints in force
+        self.stops = Stops()
+        #: a reset or quit that was asked for and not carried out yet
         self._request: RequestKind | None = None
+        #: the icount whose events have been seen to, as far as they have come
+        self._attended = -1
         self._kicked = False
         self._finished = False
         #: how often ``restore`` was called: two passes over one moment differ in it
         self.restorations = 0
+        self.disks = parts.disks
+        for number, drive in enumerate(self.disks.drives):
+            drive.connect(self.gate.expect, partial(self._announce, number))
         board.boot()
         board.follow_devices()
 
@@ -93,25 +102,77 @@ class Machine:
         self.cpu.kick()
         self.gate.wake()
 
+    def _announce(self, drive: int, request: int, failed: bool) -> None:
+        """The host is done with a disk request.  Any thread."""
+        self.gate.announce(BlockCompletion(drive, request, failed))
+        self.cpu.kick()
+
+    @property
+    def settled(self) -> bool:
+        """Some or all of what is stamped with this icount has happened: this is not "at N" any more."""
+        return self._attended == self.cpu.icount
+
     def run(self, limit: int) -> RunResult:
         """Run until ``icount == limit`` at the latest.  About 20 us a round; a round ends at each event and timer."""
+        return self._run(limit, self.cpu.run)
+
+    def pass_by(self, limit: int) -> tuple[RunResult, list[Stop], bool]:
+        """Like ``run``, past all stops in force, those of this very instruction included.
+
+        Also the stops as in ``Collected.passed``, and whether these are all of them.
+        """
+        passed: list[Stop] = []
+        whole = True
+
+        def collect(bound: int) -> Stop:
+            nonlocal passed, whole
+            collected = self.cpu.run_collecting(bound)
+            if not collected.complete:
+                passed, whole = [], False
+            passed += collected.passed
+            return collected.stop
+
+        return self._run(limit, collect), passed, whole
+
+    def settle(self) -> int:
+        """Let happen all that is stamped with this icount, and stand before the next instruction; its pc.
+
+        Raises InternalError if there is none: the run ends here.
+        """
+        icount = self.cpu.icount
+        settled = False
+
+        def settle(bound: int) -> Stop:
+            nonlocal settled
+            stop = self.cpu.settle()
+            settled = stop.kind is StopKind.LIMIT
+            return stop
+
+        while not settled:
+            result = self._run(icount + 1, settle, lambda: settled)
+            if result.end not in (RunEnd.LIMIT, RunEnd.KICKED) or result.icount != icount:
+                raise InternalError(f"there is no instruction to stand before: {result}")
+        return self.cpu.read_register("pc")
+
+    def _run(self, limit: int, run_cpu: Callable[[int], Stop], enough: Callable[[], bool] = lambda: False) -> RunResult:
+        for drive in self.disks.drives:
+            drive.announce_pending()
         while True:
             icount = self.cpu.icount
-            if icount >= limit:
+            if icount >= limit or enough():
                 return RunResult(RunEnd.LIMIT, icount)
             if self._kicked:
                 self._kicked = False
                 return RunResult(RunEnd.KICKED, icount)
             self._attend(icount)
             if self._request is not None:
-                request, self._request = self._request, None
-                return RunResult(RunEnd.RESET if request is RequestKind.RESET else RunEnd.QUIT, icount)
+                return RunResult(RunEnd.RESET if self._request is RequestKind.RESET else RunEnd.QUIT, icount)
             over = self.gate.finished(icount)
             if over is not None:
                 return RunResult(RunEnd.RECORDING_ENDED, icount, over)
             due = self.clock.next_icount()
             bound = min(limit, self.gate.horizon(icount), NEVER if due is None else due)
-            stop = self.cpu.run(bound)
+            stop = run_cpu(bound)
             if stop.kind is StopKind.IDLE:
                 self._idle(stop.icount)
             elif stop.kind not in (StopKind.LIMIT, StopKind.KICK):
@@ -119,6 +180,7 @@ class Machine:
 
     def _attend(self, icount: int) -> None:
         """Let everything that is due at ``icount`` happen: timers first, then one event, and again."""
+        self._attended = icount
         while self.clock.fire_next_due() or self.gate.deliver(icount, self):
             pass
 
@@ -137,11 +199,12 @@ class Machine:
             case StopKind.POWER_OFF:
                 return RunResult(RunEnd.POWERED_OFF, stop.icount)
             case StopKind.RESET:
+                self._request = RequestKind.RESET
                 return RunResult(RunEnd.RESET, stop.icount)
             case StopKind.BREAKPOINT:
                 return RunResult(RunEnd.DEBUG, stop.icount, stop=DebugStop(stop.pc))
             case StopKind.WATCHPOINT:
-                debug = DebugStop(stop.pc, self._watchpoint_at(stop.address), stop.address, stop.is_write)
+                debug = DebugStop(stop.pc, self.watchpoint_at(stop.address), stop.address, stop.is_write)
                 return RunResult(RunEnd.DEBUG, stop.icount, stop=debug)
             case StopKind.GUEST_ERROR:
                 return RunResult(RunEnd.GUEST_ERROR, stop.icount, stop.detail)
@@ -156,6 +219,8 @@ class Machine:
         self._board.boot()
         self.cpu.set_warp(self.clock.warp_ns)
         self._board.follow_devices()
+        self._request = None
+        self._attended = self.cpu.icount
 
     def finish(self, reason: str) -> None:
         """End mark and close; further calls do nothing."""
@@ -165,8 +230,14 @@ class Machine:
             self.gate.close()
 
     def close(self) -> None:
-        """Let the recording's file go; unlike ``finish`` this says nothing about how the run ended."""
-        self.gate.close()
+        """Let the files go, first the recording, then the disks' (flushed); says nothing about how the run ended.
+
+        Idempotent.  Raises HostError.
+        """
+        try:
+            self.gate.close()
+        finally:
+            self.disks.close()
 
     # ---- the gate's side
 
@@ -178,6 +249,8 @@ class Machine:
         match event:
             case SerialInput(port, data):
                 self._board.serial[port].receive(data)
+            case BlockCompletion(drive, request, failed):
+                self._complete(drive, request, failed)
             case Request(RequestKind.POWERDOWN):
                 self._board.power_button()
             case Request(kind):
@@ -187,27 +260,42 @@ class Machine:
             case _:
                 raise InternalError(f"the gate delivered what is not for the machine: {event}")
 
+    def _complete(self, drive: int, request: int, failed: bool) -> None:
+        """A disk request ends; the CPU waits here for the host, if it must (in a replay).  Raises HostError."""
+        drives = self.disks.drives
+        if drive >= len(drives):
+            raise RecordingError(f"the recording has a request of disk number {drive}, of {len(drives)} that are there")
+        drives[drive].complete(request, failed)
+
     def digest(self) -> Digest:
-        return self._parts.digest.take(self._small_state())
+        state = self._small_state()
+        state["devices"] |= {f"disk {disk.name}": disk.drive.position() for disk in self.disks.disks}
+        return self._parts.digest.take(state)
 
     # ---- debuggers and monitors
 
     def replay_info(self) -> ReplayInfo:
         parts = self._parts
-        return ReplayInfo(parts.mode, self.cpu.icount, parts.filename, parts.end)
+        return ReplayInfo(parts.mode, self.cpu.icount, parts.filename, self.end)
+
+    @property
+    def end(self) -> int | None:
+        """Replaying: icount of the recording's end, as far as is known now."""
+        return self.gate.end_icount
 
     def set_stops(self, stops: Stops) -> None:
-        self._watched = stops.watchpoints
+        self.stops = stops
         self.cpu.set_breakpoints(stops.breakpoints)
         self.cpu.set_watchpoints(stops.watchpoints)
 
     def pass_breakpoint(self) -> None:
         self.cpu.pass_breakpoint()
 
-    def _watchpoint_at(self, address: int | None) -> Watchpoint | None:
+    def watchpoint_at(self, address: int | None) -> Watchpoint | None:
+        """Which one in force the CPU means by this address."""
         if address is None:
             return None
-        hit = [watch for watch in self._watched if watch.address - 16 < address < watch.address + watch.length]
+        hit = [watch for watch in self.stops.watchpoints if watch.address - 16 < address < watch.address + watch.length]
         return min(hit, key=lambda watch: watch.address, default=None)
 
     def read_register(self, name: str) -> int:
@@ -238,7 +326,13 @@ class Machine:
 
     def state(self) -> dict[str, Any]:
         """Everything but RAM, as a plain record: also where in the recording this is."""
-        return self._small_state() | {"gate": self.gate.state()}
+        request = None if self._request is None else int(self._request)
+        return self._small_state() | {
+            "drives": {disk.name: disk.drive.state() for disk in self.disks.disks},
+            "gate": self.gate.state(),
+            "settled": self.settled,
+            "request": request,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """RAM has been written by the caller, who named the pages by ``cpu.code_changed``.  Calls nobody (rule 7).
@@ -249,7 +343,11 @@ class Machine:
         self.clock.restore(state["clock"])
         for name, device in self._board.devices.items():
             device.restore(state["devices"][name])
+        for disk in self.disks.disks:
+            disk.drive.restore(state["drives"][disk.name])
         self.cpu.restore(state["cpu"])
         self._board.follow_devices()
-        self._request = None
+        request = state["request"]
+        self._request = None if request is None else RequestKind(request)
+        self._attended = self.cpu.icount if state["settled"] else -1
         self.restorations += 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import xxhash
 
@@ -38,9 +38,15 @@ class Admission:
     end: int | None = None
 
 
-def identity_of(
-    spec: MachineSpec, images: Images, auto_shift: int, disks: tuple[tuple[str, str], ...] = ()
-) -> Identity:
+#: opens the disks, given the digests that a recording has of them; gives theirs
+FindDisks = Callable[[Mapping[str, str] | None], tuple[tuple[str, str], ...]]
+
+
+def _no_disks(recorded: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    return ()
+
+
+def identity_of(spec: MachineSpec, images: Images, auto_shift: int) -> Identity:
     """What the spec leaves open is decided: shift, date, seed."""
 
     def digest(file: File | None) -> str | None:
@@ -68,19 +74,23 @@ def identity_of(
         initrd=digest(images.initrd),
         dtb=digest(images.dtb),
         append=spec.append,
-        disks=disks,
         loaders=tuple(loaders),
     )
 
 
-def admit(spec: MachineSpec, identity: Identity) -> Admission:
-    """Opens the recording that is to be replayed.  Raises RecordingError; ``open_gate`` HostError, RecordingError."""
+def admit(spec: MachineSpec, identity: Identity, find_disks: FindDisks = _no_disks) -> Admission:
+    """Opens the recording that is to be replayed, and the disks: which ones they are may depend on it.
+
+    Raises RecordingError, UserError, HostError; ``open_gate`` HostError, RecordingError.
+    """
     if spec.mode == "none":
+        find_disks(None)
         return Admission(identity, ReplayMode.NONE, lambda: LiveGate(sleep=spec.sleep))
     path = spec.rrfile
     if path is None:
         raise InternalError("a recording has no file")
     if spec.mode == "record":
+        identity = replace(identity, disks=find_disks(None))
 
         def begin() -> Gate:
             return RecordGate(create_recording(path, identity), sleep=spec.sleep)
@@ -91,6 +101,7 @@ def admit(spec: MachineSpec, identity: Identity) -> Admission:
         reader.identity, keep_shift=spec.shift is not None, keep_rtc_base=spec.rtc_base is not None
     )
     try:
+        now = replace(now, disks=find_disks(dict(reader.identity.disks)))
         check_same_machine(reader, now)
     except BaseException:
         reader.close()

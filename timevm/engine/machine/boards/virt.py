@@ -14,6 +14,7 @@ from timevm.engine.devices.pl011 import Pl011
 from timevm.engine.devices.pl031 import Pl031
 from timevm.engine.devices.pl061 import Pl061
 from timevm.engine.machine.assembly import Assembly, Order, SerialPort
+from timevm.engine.machine.boards.virtio_slots import fill_slots
 from timevm.engine.machine.bus import Window, map_windows
 from timevm.engine.machine.device_tree import GPIO, Node, Wishes, build
 from timevm.engine.machine.linux_arm64_boot import place
@@ -21,6 +22,7 @@ from timevm.engine.machine.memory import SystemMemory
 from timevm.engine.machine.outcome import MemoryRegion
 from timevm.engine.machine.ram import Ram
 from timevm.engine.machine.randomness import derive, derive_number
+from timevm.engine.machine.virtio_devices import make_devices
 from timevm.errors import UserError
 
 RAM_BASE = 0x4000_0000
@@ -98,12 +100,17 @@ def assemble(order: Order) -> Assembly:
     pins = Pl061("gpio", gic.line(FIRST_SPI + 7))
     power_key = GpioKey("power-key", pins.line(POWER_KEY_LINE), clock)
     devices: dict[str, Stateful] = {device.name: device for device in (gic, uart, rtc, pins, power_key)}
-    nodes = [UART, CLOCK, PINS]
+    slots = fill_slots(
+        make_devices(spec, order.disks, memory, order.seed, "device"), lambda number: gic.line(FIRST_SPI + number)
+    )
+    devices |= slots.devices
+    nodes = [UART, CLOCK, PINS, *slots.nodes]
     windows = [
         Window("gic-distributor", *GIC_DISTRIBUTOR, gic.distributor),
         Window("gic-cpu-interface", *GIC_CPU_INTERFACE, gic.cpu_interface),
         Window("rtc", CLOCK.base, CLOCK.size, rtc),
         Window("gpio", PINS.base, PINS.size, pins),
+        *slots.windows,
     ]
 
     def map_pages(base: int, size: int, handler: MmioHandler) -> None:

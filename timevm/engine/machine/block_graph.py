@@ -1,0 +1,176 @@
+"""The block graph of the command line: ``-drive``, ``-blockdev`` and ``-device`` become images and disks (plain data).
+
+Nothing is opened here.  A graph is a chain: a device names a node; ``blkreplay`` nodes name their image; at the end
+is an image (``qcow2``, ``raw``: a format over a file; ``null-co``: no file).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from timevm.engine.machine.spec import Blockdev, DeviceOption, Drive, MachineSpec, Properties
+from timevm.errors import UserError
+
+#: what a disk may hang on
+BLOCK_DEVICES = ("virtio-blk-device",)
+DEFAULT_NULL_SIZE = 1 << 30
+#: values of ``cache=`` for which the guest sees no write cache; and for which nothing is ever synchronised
+WRITE_THROUGH, UNSAFE = ("writethrough", "directsync"), ("unsafe",)
+CACHES = ("none", "writeback", *WRITE_THROUGH, *UNSAFE)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """One image.  ``format`` None: look at the file; ``path`` None: ``null-co`` of ``size`` bytes."""
+
+    name: str
+    path: Path | None
+    format: str | None = None
+    snapshot: bool = False
+    readonly: bool = False
+    #: fsync means fsync
+    durable: bool = True
+    write_cache: bool = True
+    serial: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DiskPlan:
+    """A disk on a device.  ``name``: the node that the device names; ``filters``: the blkreplay nodes on the way."""
+
+    name: str
+    image: ImagePlan
+    filters: tuple[str, ...]
+    device: DeviceOption
+
+
+def plan_disks(spec: MachineSpec) -> tuple[list[ImagePlan], list[DiskPlan]]:
+    """All images, and the disks in the order of their devices (those of ``if=virtio`` last, as in QEMU).
+
+    Raises UserError.
+    """
+    graph = _Graph(spec)
+    devices = [device for device in spec.devices if device.driver in BLOCK_DEVICES]
+    for name, drive in graph.drives.items():
+        if drive.interface == "virtio":
+            devices.append(DeviceOption("virtio-blk-device", None, (("drive", name),)))
+    disks: list[DiskPlan] = []
+    for device in devices:
+        name = dict(device.properties)["drive"]
+        image, filters = graph.resolve(name)
+        taken = next((disk for disk in disks if disk.image.name == image.name), None)
+        if taken is not None:
+            raise UserError(f"-device {device.driver},drive={name}: Drive '{image.name}' is already in use")
+        disks.append(DiskPlan(name, image, filters, device))
+    return list(graph.images.values()), disks
+
+
+class _Graph:
+    """``images``: by the name of their node."""
+
+    def __init__(self, spec: MachineSpec) -> None:
+        self.drives: dict[str, Drive] = {}
+        self._blockdevs = {blockdev.node_name: blockdev for blockdev in spec.blockdevs}
+        self.images: dict[str, ImagePlan] = {}
+        for number, drive in enumerate(spec.drives):
+            self.drives[drive.identifier or _automatic_name(drive, number)] = drive
+        inner = {dict(blockdev.properties).get("file") for blockdev in spec.blockdevs}
+        for name, drive in self.drives.items():
+            if drive.driver != "blkreplay":
+                self.images[name] = _image_of_drive(name, drive)
+        for name, blockdev in self._blockdevs.items():
+            if blockdev.driver != "blkreplay" and name not in inner:
+                self.images[name] = self._image_of_blockdev(blockdev)
+
+    def resolve(self, name: str) -> tuple[ImagePlan, tuple[str, ...]]:
+        """The image at the end of the chain that begins with ``name``."""
+        filters: list[str] = []
+        while name not in self.images:
+            if name in filters:
+                raise UserError(f"blkreplay nodes in a circle: {', '.join(filters)}")
+            filters.append(name)
+            name = self._image_named_by(name)
+        return self.images[name], tuple(filters)
+
+    def _image_named_by(self, name: str) -> str:
+        if name in self.drives:
+            return self.drives[name].image or ""
+        if name in self._blockdevs and self._blockdevs[name].driver == "blkreplay":
+            return dict(self._blockdevs[name].properties).get("image", "")
+        if name in self._blockdevs:
+            raise UserError(f"node '{name}' is the file of another node: name that one")
+        raise UserError(f"Cannot find device='{name}' nor node-name='{name}'")
+
+    def _image_of_blockdev(self, blockdev: Blockdev) -> ImagePlan:
+        properties = dict(blockdev.properties)
+        shown = f"-blockdev driver={blockdev.driver},node-name={blockdev.node_name}"
+        readonly = _switch(shown, properties, "read-only", False)
+        durable = not _switch(shown, properties, "cache.no-flush", False)
+        if blockdev.driver == "null-co":
+            size = _size(shown, properties.get("size", str(DEFAULT_NULL_SIZE)))
+            return ImagePlan(blockdev.node_name, None, "null-co", readonly=readonly, size=size)
+        path = self._path_of(shown, blockdev)
+        image_format = "raw" if blockdev.driver == "file" else blockdev.driver
+        return ImagePlan(blockdev.node_name, path, image_format, readonly=readonly, durable=durable)
+
+    def _path_of(self, shown: str, blockdev: Blockdev) -> Path:
+        properties = dict(blockdev.properties)
+        name = properties.get("file")
+        if blockdev.driver == "file" or (name is None and "file.filename" in properties):
+            key = "filename" if blockdev.driver == "file" else "file.filename"
+            if key not in properties:
+                raise UserError(f"{shown}: Parameter '{key}' is missing")
+            return Path(properties[key])
+        if name is None:
+            raise UserError(f'{shown}: A block device must be specified for "file"')
+        file = self._blockdevs.get(name)
+        if file is None or file.driver != "file":
+            raise UserError(f"{shown},file={name}: Cannot find device='{name}' nor node-name='{name}'")
+        return self._path_of(f"-blockdev driver=file,node-name={name}", file)
+
+
+def _automatic_name(drive: Drive, number: int) -> str:
+    return f"{drive.interface}{number}"
+
+
+def _image_of_drive(name: str, drive: Drive) -> ImagePlan:
+    properties = dict(drive.properties)
+    shown = f"-drive id={name}"
+    cache = properties.get("cache", "writeback")
+    if cache not in CACHES:
+        raise UserError(f"{shown}: invalid cache option '{cache}' (known: {', '.join(CACHES)})")
+    no_flush = _switch(shown, properties, "cache.no-flush", False)
+    return ImagePlan(
+        name,
+        drive.file,
+        drive.format,
+        snapshot=drive.snapshot,
+        readonly=drive.readonly,
+        durable=cache not in UNSAFE and not no_flush,
+        write_cache=cache not in WRITE_THROUGH,
+        serial=properties.get("serial", ""),
+    )
+
+
+def _switch(shown: str, properties: dict[str, str], key: str, default: bool) -> bool:
+    value = properties.get(key)
+    if value is None:
+        return default
+    if value in ("on", "true", "yes"):
+        return True
+    if value in ("off", "false", "no"):
+        return False
+    raise UserError(f"{shown}: Parameter '{key}' expects 'on' or 'off'")
+
+
+def _size(shown: str, text: str) -> int:
+    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}.get(text[-1:].lower(), 0)
+    digits = text[:-1] if factor else text
+    if not digits.isascii() or not digits.isdigit():
+        raise UserError(f"{shown}: Parameter 'size' expects a size")
+    return int(digits) * (factor or 1)
+
+
+__all__ = ["BLOCK_DEVICES", "DiskPlan", "ImagePlan", "Properties", "plan_disks"]
