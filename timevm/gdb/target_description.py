@@ -94,7 +94,8 @@ def memory_map_document(regions: Sequence[MemoryRegion]) -> str:
     """
     edges = {0, 1 << 63, 1 << 64}
     for region in regions:
-        edges |= {region.base, region.base + region.size}
+        if region.kind == "ram":
+            edges |= {region.base, region.base + region.size}
     places = sorted(edges)
     entries = "".join(
         f'<memory type="ram" start="{start:#x}" length="{end - start:#x}"/>\n' for start, end in pairwise(places)

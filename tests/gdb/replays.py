@@ -1,0 +1,106 @@
+"""Recordings of the bare guests, replayed behind a gdb server, and real gdb to talk to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.gdb.client import Served, served
+from tests.guests import ROOT, bare
+from tests.peers import need
+from timevm import demo
+from timevm.engine.control.port import ReplayMode
+from timevm.engine.control.vm import Vm, VmDescription, VmPolicy
+from timevm.engine.machine.builder import build_machine
+from timevm.engine.machine.machine import Machine
+from timevm.engine.machine.spec import MIB, MachineSpec
+from timevm.engine.snapshot.checkpoints import Checkpoints
+from timevm.engine.timeline.timeline import Timeline
+from timevm.engine.timeline.track import MachineTrack
+from timevm.guests import DEMO_AARCH64
+from timevm.monitor.commands.context import MonitorContext
+from timevm.monitor.hmp.line import run_hmp_line
+
+DEMO_SOURCES = ROOT / "examples" / "guests" / "demo"
+#: what is typed to the demo guest: the fifth line does the damage, the eighth finds it
+DAMAGE = (
+    'let name = "Ada Lovelace"',
+    "let count = 7",
+    'let note = "first program"',
+    "push count + 1",
+    'let note = "sixteen letters!"',
+    "print count * 6",
+    "primes 300",
+    "time",
+)
+#: seconds that one gdb may take
+PATIENCE = 60.0
+
+
+def record_demo(path: Path, lines: Sequence[str] = DAMAGE) -> tuple[MachineSpec, demo.Outcome]:
+    spec = demo.specification(path)
+    return spec, demo.record(spec, lines)
+
+
+def record_loop(path: Path, instructions: int, name: str = "arm64") -> MachineSpec:
+    """The beginning of the loop guest."""
+    spec = MachineSpec(kernel=bare(name), ram_bytes=16 * MIB, shift=3, mode="record", rrfile=path)
+    machine = build_machine(spec, lambda port, data: None)
+    machine.run(instructions)
+    machine.finish("quit")
+    return spec
+
+
+@dataclass
+class Session:
+    """A served machine."""
+
+    machine: Machine
+    vm: Vm
+    server: Served
+
+
+@contextlib.asynccontextmanager
+async def machine_of(spec: MachineSpec) -> AsyncIterator[Session]:
+    """``spec`` as it is: live, recording or replaying, with a gdb server and the human monitor in it."""
+    mode = ReplayMode(spec.mode)
+    machine = build_machine(spec, lambda port, data: None)
+    timeline = Timeline(MachineTrack(machine, Checkpoints(machine, 64 * MIB))) if mode is ReplayMode.PLAY else None
+    description = VmDescription(ram_size=spec.ram_bytes, mode=mode)
+    vm = Vm(machine, description, VmPolicy(no_shutdown=True), time_travel=timeline)
+    vm.start()
+    context = MonitorContext(vm)
+    try:
+        async with served(vm, lambda line: run_hmp_line(line, context)) as server:
+            yield Session(machine, vm, server)
+    finally:
+        await vm.leave("quit")
+        machine.close()
+
+
+def replaying(spec: MachineSpec) -> contextlib.AbstractAsyncContextManager[Session]:
+    return machine_of(replace(spec, mode="play"))
+
+
+async def gdb(session: Session, commands: Sequence[str], elf: Path = DEMO_AARCH64) -> str:
+    """What real gdb prints: attached, with symbols and sources, then ``commands``; it detaches at the end by itself."""
+    setup = ["set width 0", "set pagination off", "set confirm off", f"directory {DEMO_SOURCES}"]
+    setup += [f"target remote 127.0.0.1:{session.server.port}"]
+    arguments = [need("gdb-multiarch"), "-nx", "-batch", str(elf)]
+    for command in [*setup, *commands]:
+        arguments += ["-ex", command]
+    process = await asyncio.create_subprocess_exec(
+        *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
+    except TimeoutError:
+        raise AssertionError(f"gdb did not end within {PATIENCE} s: {commands}") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return output.decode(errors="replace")
