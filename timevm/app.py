@@ -24,6 +24,7 @@ from timevm.engine.control.vm import Over, OverReason, Vm, VmDescription, VmPoli
 from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.machine import Machine
 from timevm.errors import InternalError, TimevmError
+from timevm.history import History, history_of
 from timevm.process import logging_to, pid_file
 from timevm.serial_lines import SerialLines
 from timevm.wiring import CharacterDevices
@@ -110,7 +111,8 @@ class _Daemon:
     # -- with a machine
 
     async def _live(self, machine: Machine, devices: CharacterDevices, lines: SerialLines) -> int:
-        vm = self._make_vm(machine, lines)
+        history = history_of(machine, self._config.machine, self._mode)
+        vm = self._make_vm(machine, history, lines)
         vm.over.add_done_callback(lambda over: self._end(over.result()))
         vm.start()
         parting = _Parting("quit", 1)
@@ -129,15 +131,18 @@ class _Daemon:
             code = await self._leave(vm, lines, parting)
         return code
 
-    def _make_vm(self, machine: Machine, lines: SerialLines) -> Vm:
+    def _make_vm(self, machine: Machine, history: History, lines: SerialLines) -> Vm:
         config = self._config
         spec = config.machine
         return Vm(
             machine,
             VmDescription(spec.architecture, spec.machine, spec.cpu, spec.ram_bytes, config.name, self._mode),
             VmPolicy(no_reboot=spec.no_reboot, no_shutdown=config.no_shutdown, stays=config.has_control),
+            time_travel=history.time_travel,
+            snapshots=history.snapshots,
             messages=self._say,
             congested=lines.congested,
+            run=history.run,
         )
 
     async def _begin(self, vm: Vm) -> None:

@@ -40,14 +40,19 @@ class FrontEnds:
         self._spawn = spawn
         self._gdb_at_run_time: tuple[EndpointServer, asyncio.Task[None]] | None = None
         self._gdb_handler: Handler | None = None
+        #: of QMP's human-monitor-command and gdb's monitor: a format holds for what comes after it
+        self._lines = HmpState()
         self.context = MonitorContext(
             vm,
             machines=machine_list(config.machine.architecture),
             chardevs=list(devices.lines()),
-            human_monitor=run_hmp_line,
+            human_monitor=self._human_monitor_line,
             gdb_server=self._command_gdb_server,
             prompt=config.prompt,
         )
+
+    async def _human_monitor_line(self, line: str, context: MonitorContext) -> str:
+        return await run_hmp_line(line, context, self._lines)
 
     def start(self) -> None:
         for monitor in self._config.monitors:
@@ -112,7 +117,7 @@ class FrontEnds:
         if self._gdb_handler is None:
             from timevm.gdb.server import GdbServer
 
-            server = GdbServer(self._vm, lambda line: run_hmp_line(line, self.context))
+            server = GdbServer(self._vm, lambda line: run_hmp_line(line, self.context, self._lines))
             self._gdb_handler = server.serve
         return self._gdb_handler
 

@@ -58,7 +58,7 @@ class ResetPolicy:
 class CpuThread:
     """``post`` may be called on any thread; ``report`` is called on this one and must not block.
 
-    ``congested``: nobody takes the guest's output, the machine pauses until somebody does.  A pause is between two
+    ``run``: the machine's, or one around it that leaves checkpoints behind.  ``congested``: nobody takes the guest's output, the machine pauses until somebody does.  A pause is between two
     instructions and changes nothing in them; messages are attended to meanwhile.
     """
 
@@ -68,8 +68,10 @@ class CpuThread:
         report: Callable[[Report], None],
         policy: ResetPolicy,
         congested: Callable[[], bool] = lambda: False,
+        run: Callable[[int], RunResult] | None = None,
     ) -> None:
         self._machine = machine
+        self._run = run or machine.run
         self._congested = congested
         self._report = report
         self._policy = policy
@@ -180,7 +182,7 @@ class CpuThread:
         limit, stop = self._limit, self._replay_breakpoint
         if stop is not None and self._machine.icount <= stop < limit:
             limit = stop
-        result = self._machine.run(limit)
+        result = self._run(limit)
         if not self._goes_on(result):
             self._running = False
             self._report(Ended(Motion.RUN, result))
@@ -212,7 +214,7 @@ class CpuThread:
         target = self._machine.icount + count
         self._machine.pass_breakpoint()
         while True:
-            result = self._machine.run(target)
+            result = self._run(target)
             at_replay_breakpoint = result.icount == self._replay_breakpoint
             if self._goes_on(result):
                 if result.end is RunEnd.KICKED and journey.cancelled():

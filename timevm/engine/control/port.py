@@ -190,7 +190,8 @@ class VmPort(Protocol):
 
     async def delete_snapshot(self, tag: str) -> None: ...
 
-    async def snapshots(self) -> list[SnapshotInfo]: ...
+    async def snapshots(self) -> list[SnapshotInfo]:
+        """Raises UserError if there is no place for snapshots."""
 
     def subscribe(self) -> AbstractContextManager[AsyncIterator[VmEvent]]:
         """Events from now on, one bounded queue a subscriber (use ``with``)."""

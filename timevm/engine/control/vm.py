@@ -116,7 +116,7 @@ class Vm:
     """Made on the event loop; ``start`` makes the CPU thread, ``leave`` ends it.  Implements ``VmPort``.
 
     ``messages`` receives sentences for the user that no event carries on its own (a divergence, a full disk).
-    ``congested``: see ``CpuThread``.
+    ``congested``, ``run``: see ``CpuThread``.
     """
 
     def __init__(
@@ -129,6 +129,7 @@ class Vm:
         snapshots: SnapshotStore | None = None,
         messages: Callable[[str], None] = lambda text: None,
         congested: Callable[[], bool] = lambda: False,
+        run: Callable[[int], RunResult] | None = None,
     ) -> None:
         self.name = description.name
         self.architecture = description.architecture
@@ -158,6 +159,7 @@ class Vm:
                 finish=not replaying and not (policy.no_shutdown and self.mode is ReplayMode.NONE),
             ),
             congested,
+            run,
         )
 
     # -- life
@@ -295,9 +297,7 @@ class Vm:
         await self._ask(lambda reply: Alter(lambda machine: store.delete(tag), reply))
 
     async def snapshots(self) -> list[SnapshotInfo]:
-        store = self._snapshots
-        if store is None:
-            return []
+        store = self._store()
         found: list[SnapshotInfo] = await self._ask(lambda reply: Alter(lambda machine: store.list(), reply))
         return found
 
@@ -335,7 +335,7 @@ class Vm:
 
     def _store(self) -> SnapshotStore:
         if self._snapshots is None:
-            raise UserError("No block device can accept snapshots")
+            raise UserError("no block device can store vmstate for snapshot")
         return self._snapshots
 
     def _check_fit_to_run(self) -> None:

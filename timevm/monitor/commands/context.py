@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import timevm
 from timevm.engine.control.port import RunResult, VmPort
+from timevm.engine.control.port import SnapshotInfo as VmSnapshot
+from timevm.errors import UserError
 from timevm.monitor.commands.broadcast import Broadcast
 from timevm.monitor.commands.jobs import JobTable
 from timevm.qmp_schema.block import BlockDeviceInfo, BlockInfo, BlockStats, SnapshotInfo
@@ -84,6 +86,13 @@ class MonitorContext:
 
     def __post_init__(self) -> None:
         self.jobs = JobTable(self.events)
+
+    async def known_snapshots(self) -> list[VmSnapshot]:
+        """Those that there are; none where there is no place for them."""
+        try:
+            return await self.vm.snapshots()
+        except UserError:
+            return []
 
     async def start_seek(self, icount: int) -> None:
         """Begin to seek without waiting for the arrival.  Raises what the machine says at once (UserError)."""

@@ -118,7 +118,7 @@ async def timeline(context: MonitorContext, arguments: Empty) -> TimevmTimeline:
         marks.append(TimevmMark(kind="start", icount=0))
     if info.end is not None:
         marks.append(TimevmMark(kind="end", icount=info.end))
-    for snapshot in await context.vm.snapshots():
+    for snapshot in await context.known_snapshots():
         if snapshot.icount >= 0:
             marks.append(TimevmMark(kind="snapshot", icount=snapshot.icount, name=snapshot.tag))
     order = {"start": 0, "snapshot": 1, "now": 2, "end": 3}

@@ -31,7 +31,7 @@ async def _load(context: MonitorContext, arguments: SnapshotArguments) -> None:
 
 async def _delete(context: MonitorContext, arguments: SnapshotDeleteArguments) -> None:
     await _check_nodes(context, arguments.devices)
-    if any(snapshot.tag == arguments.tag for snapshot in await context.vm.snapshots()):
+    if any(snapshot.tag == arguments.tag for snapshot in await context.known_snapshots()):
         await context.vm.delete_snapshot(arguments.tag)
 
 

@@ -92,7 +92,7 @@ async def loadvm(call: Call) -> str:
 
 
 async def delvm(call: Call) -> str:
-    if any(snapshot.tag == call.values["name"] for snapshot in await call.context.vm.snapshots()):
+    if any(snapshot.tag == call.values["name"] for snapshot in await call.context.known_snapshots()):
         await call.context.vm.delete_snapshot(call.values["name"])
     return ""
 

@@ -144,7 +144,7 @@ class Console:
     async def _refresh(self, session: PromptSession[str]) -> None:
         while True:
             try:
-                self._position = await look(self._context.vm)
+                self._position = await look(self._context)
             except TimevmError:
                 return  # timevm is about to end: the last line stays
             if session.app.is_running:

@@ -199,7 +199,7 @@ INFORMATION: tuple[HmpCommand, ...] = (
     ),
     HmpCommand(("replay",), "position in the recording", info_replay),
     HmpCommand(("roms",), "images that were loaded as ROMs", info_roms),
-    HmpCommand(("snapshots",), "saved snapshots of the machine", info_snapshots),
+    HmpCommand(("snapshots",), "saved snapshots of the machine", info_snapshots, prefix=False),
     HmpCommand(("status",), "whether the machine runs", info_status),
     HmpCommand(("version",), "QEMU version whose monitor this is, and timevm's", info_version),
 )

@@ -20,7 +20,6 @@ _CHARACTERS = {0x27: "\\'", 0x5C: "\\\\", 0x0A: "\\n", 0x0D: "\\r"}
 
 def character(value: int) -> str:
     """``'A'``, escaped as QEMU does."""
-    value &= 0xFF
     if value in _CHARACTERS:
         return f"'{_CHARACTERS[value]}'"
     return f"'{chr(value)}'" if 32 <= value <= 126 else f"'\\x{value:02x}'"
@@ -78,7 +77,7 @@ def print_value(value: int, form: str) -> str:
         case "u":
             return str(value & _MASK)
         case "c":
-            return character(value)
+            return character(value & 0xFFFF_FFFF)
         case _:
             return str(signed(value))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from timevm.engine.control.port import MachinePort, ReplayInfo, ReplayMode, VmPort
+from timevm.engine.control.port import MachinePort, ReplayInfo, ReplayMode
+from timevm.monitor.commands.context import MonitorContext
 
 _BAR = 30
 _MARK, _HERE = "◆", "█"
@@ -22,13 +23,14 @@ class Position:
     tags: tuple[str, ...] = ()
 
 
-async def look(vm: VmPort) -> Position:
+async def look(context: MonitorContext) -> Position:
     """All of one moment, except the list of snapshots."""
 
     def here(machine: MachinePort) -> tuple[ReplayInfo, int]:
         return machine.replay_info(), machine.now_ns()
 
-    snapshots = await vm.snapshots()
+    vm = context.vm
+    snapshots = await context.known_snapshots()
     info, now = await vm.inspect(here)
     marks = tuple(snapshot.icount for snapshot in snapshots if snapshot.icount >= 0)
     return Position(vm.run_state.value, info, now, marks, tuple(snapshot.tag for snapshot in snapshots))

@@ -116,7 +116,8 @@ class QmpSession:
                 if not isinstance(content, str):
                     raise CommandError(f"QMP input member '{member}' must be a string")
                 if name is not None:
-                    raise CommandError("QMP input member 'exec-oob' clashes with 'execute'")
+                    first = "exec-oob" if out_of_band else "execute"
+                    raise CommandError(f"QMP input member '{member}' clashes with '{first}'")
                 name, out_of_band = content, member == "exec-oob"
             elif member == "arguments":
                 if not isinstance(content, dict):
