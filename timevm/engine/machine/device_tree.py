@@ -100,7 +100,7 @@ class _Tree:
     """Nodes come into being when something is put into them."""
 
     def __init__(self) -> None:
-        self._tree = fdt.FDT()
+        self._tree = fdt.FDT(entries=[])
 
     def put(self, path: str, name: str, value: int | str | Sequence[int] | Sequence[str] | None = None) -> None:
         """A property: cells, strings, or nothing (a flag)."""

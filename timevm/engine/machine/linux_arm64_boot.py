@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from timevm.engine.machine.given_tree import adapted
 from timevm.engine.machine.images import ELF_MAGIC, Images, Piece, elf_pieces, unpacked
 from timevm.engine.machine.loaders import check_places, loader_pieces
 from timevm.engine.machine.spec import MIB, MachineSpec
@@ -57,7 +58,10 @@ def place(
         begin = -(-max(half, kernel_end) // 4096) * 4096
         initrd = (begin, begin + len(images.initrd.data))
         named.append(("the initrd", Piece(begin, images.initrd.data, len(images.initrd.data))))
-    blob = device_tree(initrd) if images.dtb is None else images.dtb.data
+    if images.dtb is None:
+        blob = device_tree(initrd)
+    else:
+        blob = adapted(images.dtb, (ram_base, ram_end - ram_base), spec.append, initrd)
     if len(blob) > LARGEST_DTB:
         raise UserError(f"the device tree has {len(blob)} bytes: a kernel takes at most {LARGEST_DTB}")
     arguments: tuple[int, ...] = (0, 0, 0, 0)
