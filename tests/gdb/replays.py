@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -85,22 +86,46 @@ def replaying(spec: MachineSpec) -> contextlib.AbstractAsyncContextManager[Sessi
     return machine_of(replace(spec, mode="play"))
 
 
-async def gdb(session: Session, commands: Sequence[str], elf: Path = DEMO_AARCH64) -> str:
-    """What real gdb prints: attached, with symbols and sources, then ``commands``; it detaches at the end by itself."""
+async def start_gdb(session: Session, commands: Sequence[str], elf: Path = DEMO_AARCH64) -> asyncio.subprocess.Process:
+    """Real gdb, attached, with symbols and sources; it carries out ``commands`` and then detaches by itself."""
     setup = ["set width 0", "set pagination off", "set confirm off", f"directory {DEMO_SOURCES}"]
     setup += [f"target remote 127.0.0.1:{session.server.port}"]
     arguments = [need("gdb-multiarch"), "-nx", "-batch", str(elf)]
     for command in [*setup, *commands]:
         arguments += ["-ex", command]
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
+
+
+async def output_of(process: asyncio.subprocess.Process) -> str:
     try:
         output, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
     except TimeoutError:
-        raise AssertionError(f"gdb did not end within {PATIENCE} s: {commands}") from None
+        raise AssertionError(f"gdb did not end within {PATIENCE} s") from None
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     return output.decode(errors="replace")
+
+
+async def gdb(session: Session, commands: Sequence[str], elf: Path = DEMO_AARCH64) -> str:
+    """What real gdb prints."""
+    return await output_of(await start_gdb(session, commands, elf))
+
+
+def in_order(output: str, *texts: str) -> None:
+    """``texts`` are in ``output``, one behind the other."""
+    at = 0
+    for text in texts:
+        found = output.find(text, at)
+        assert found >= 0, f"{text!r} is not in:\n{output[at:]}\n--- of:\n{output}"
+        at = found + len(text)
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"not within {PATIENCE} s: {what}"
+        await asyncio.sleep(0.001)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.gdb.replays import gdb, record_demo, replaying
+from tests.gdb.replays import gdb, in_order, record_demo, replaying
 from timevm.demo import Outcome
 from timevm.engine.machine.spec import MachineSpec
 
@@ -24,15 +24,6 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[MachineSpec, Out
 async def debug(recorded: tuple[MachineSpec, Outcome], *commands: str) -> str:
     async with replaying(recorded[0]) as session:
         return await gdb(session, commands)
-
-
-def in_order(output: str, *texts: str) -> None:
-    """``texts`` are in ``output``, one behind the other."""
-    at = 0
-    for text in texts:
-        found = output.find(text, at)
-        assert found >= 0, f"{text!r} is not in:\n{output[at:]}\n--- of:\n{output}"
-        at = found + len(text)
 
 
 PCS = "python print('pcs', *(int(gdb.parse_and_eval('$pc')) for _ in [gdb.execute('{step}', to_string=True)]))"
