@@ -58,7 +58,7 @@ def linux_arm64() -> LinuxGuest:
 
 
 def bare(name: str) -> Path:
-    """A bare guest's ELF file: ``irq``, ``arm64`` or ``arm64_mmu``."""
+    """A bare guest's ELF file: ``irq``, ``arm64``, ``arm64_mmu`` or ``disk``."""
     return DATA / f"{name}.elf"
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.guests import bare, linux_arm64
+from timevm.blkreplay.iothread import Worker
 from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.outcome import RunEnd
-from timevm.engine.machine.spec import MIB, MachineSpec
+from timevm.engine.machine.spec import MIB, DeviceOption, Drive, MachineSpec
 from timevm.engine.replay.events import Digest, SerialInput
 from timevm.engine.replay.gate import NEVER
 
@@ -80,8 +81,8 @@ def bare_guest(name: str, recording: Path, *, shift: int = 3, sleep: bool = Fals
     return MachineSpec(kernel=bare(name), ram_bytes=16 * MIB, shift=shift, sleep=sleep, mode="record", rrfile=recording)
 
 
-def build(spec: MachineSpec, terminal: Terminal) -> Machine:
-    machine = build_machine(spec, terminal.transmit)
+def build(spec: MachineSpec, terminal: Terminal, workers: Callable[[str], Worker] | None = None) -> Machine:
+    machine = build_machine(spec, terminal.transmit, workers)
     terminal.machine = machine
     return machine
 
@@ -101,6 +102,18 @@ def finish(machine: Machine, terminal: Terminal, limits: Iterable[int], attend: 
         return Outcome(bytes(terminal.console), machine.icount, machine.now_ns(), machine.digest())
     finally:
         machine.finish("shutdown")
+        machine.close()
+
+
+def with_disks(spec: MachineSpec, *images: Path, snapshot: bool = False) -> MachineSpec:
+    """A virtio-blk-device behind blkreplay for each image, as QEMU's documentation of record/replay has it."""
+    drives: list[Drive] = []
+    devices: list[DeviceOption] = []
+    for number, image in enumerate(images):
+        drives.append(Drive(f"direct{number}", image, snapshot=snapshot))
+        drives.append(Drive(f"disk{number}", driver="blkreplay", image=f"direct{number}"))
+        devices.append(DeviceOption("virtio-blk-device", None, (("drive", f"disk{number}"),)))
+    return replace(spec, drives=tuple(drives), devices=tuple(devices))
 
 
 def steps_of(step: int) -> Iterator[int]:
@@ -111,9 +124,11 @@ def steps_of(step: int) -> Iterator[int]:
         limit += step
 
 
-def record(spec: MachineSpec, script: Sequence[tuple[bytes, bytes]] = ()) -> Outcome:
+def record(
+    spec: MachineSpec, script: Sequence[tuple[bytes, bytes]] = (), workers: Callable[[str], Worker] | None = None
+) -> Outcome:
     terminal = Terminal(script)
-    outcome = finish(build(spec, terminal), terminal, steps_of(SLICE), lambda machine: None)
+    outcome = finish(build(spec, terminal, workers), terminal, steps_of(SLICE), lambda machine: None)
     assert not terminal.left, f"never came: {terminal.left}; console: {outcome.console!r}"
     return outcome
 
@@ -122,6 +137,7 @@ def replay(
     spec: MachineSpec,
     limits: Iterable[int] = (NEVER,),
     attend: Callable[[Machine], None] = lambda machine: None,
+    workers: Callable[[str], Worker] | None = None,
 ) -> Outcome:
     """A replay with stops at ``limits`` (ascending; the last one is followed by the rest)."""
     terminal = Terminal()
@@ -130,7 +146,7 @@ def replay(
         yield from limits
         yield NEVER
 
-    return finish(build(replace(spec, mode="play"), terminal), terminal, all_limits(), attend)
+    return finish(build(replace(spec, mode="play"), terminal, workers), terminal, all_limits(), attend)
 
 
 def differences(left: Outcome, right: Outcome) -> str:

@@ -12,8 +12,12 @@ build() { # NAME SOURCE [FLAGS]
     name=$1 source=$2
     shift 2
     "${tools}gcc" -c -g "-ffile-prefix-map=$sources=." "-ffile-prefix-map=$objects=." "$@" -o $name.o "$sources/$source"
-    "${tools}ld" -z max-page-size=4096 --build-id=none --no-warn-rwx-segments -T "$sources/bare.ld" -o "$folder/$name.elf" $name.o
+    "${tools}ld" -z max-page-size=4096 --build-id=none --no-warn-rwx-segments -T "$sources/$script" -o "$folder/$name.elf" $name.o
 }
+script=bare.ld
 build arm64 arm64.S
 build arm64_mmu arm64.S -DWITH_MMU
 build irq irq.S
+script=bare_c.ld
+build disk disk.c -O2 -Wall -Wextra -std=gnu11 -ffreestanding -fno-tree-loop-distribute-patterns -fno-pic -fno-stack-protector \
+    -mgeneral-regs-only -mstrict-align -fno-asynchronous-unwind-tables

@@ -18,10 +18,12 @@ from timevm.engine.machine.spec import MachineSpec
 from timevm.errors import UserError
 
 
-def build_machine(spec: MachineSpec, transmit: Callable[[int, bytes], None], worker: Worker | None = None) -> Machine:
+def build_machine(
+    spec: MachineSpec, transmit: Callable[[int, bytes], None], workers: Callable[[str], Worker] | None = None
+) -> Machine:
     """``transmit(port, data)`` gets the guest's serial output, on the CPU thread.
 
-    ``worker`` carries out the disks' I/O, by default on a thread of its own.
+    ``workers``: disk's name → who carries out its I/O, by default one thread for all.
     Raises UserError, HostError, RecordingError; in that case no recording was begun.
     """
     board = board_for(spec.architecture, spec.machine)
@@ -30,7 +32,7 @@ def build_machine(spec: MachineSpec, transmit: Callable[[int, bytes], None], wor
 
     def find_disks(recorded: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
         nonlocal disks
-        disks = open_disks(spec, recorded, worker)
+        disks = open_disks(spec, recorded, workers)
         return disks.digests
 
     try:

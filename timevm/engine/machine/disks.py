@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from timevm.blkreplay.content_digest import content_digest
@@ -108,7 +108,7 @@ class Disks:
 
     images: dict[str, OpenImage] = field(default_factory=dict)
     disks: list[Disk] = field(default_factory=list)
-    worker: Worker | None = None
+    thread: IoThread | None = None
     #: the internal snapshots that this recording made: image, id
     begun: list[tuple[Qcow2Image, str]] = field(default_factory=list)
     _closed: bool = False
@@ -160,28 +160,32 @@ class Disks:
                 close()
             except TimevmError as error:
                 failures.append(error)
-        if isinstance(self.worker, IoThread):
-            self.worker.close()
+        if self.thread is not None:
+            self.thread.close()
         if failures:
             raise failures[0]
 
 
-def open_disks(spec: MachineSpec, recorded: Mapping[str, str] | None = None, worker: Worker | None = None) -> Disks:
+def open_disks(
+    spec: MachineSpec, recorded: Mapping[str, str] | None = None, workers: Callable[[str], Worker] | None = None
+) -> Disks:
     """``recorded``: in a replay the digests of the recording's identity, by which each disk's beginning is found.
 
-    ``worker``: who carries out the I/O, by default a thread of its own.  Raises UserError, HostError.
+    ``workers``: disk's name → who carries out its I/O, by default one thread for all.  Raises UserError, HostError.
     """
     plans, disk_plans = plan_disks(spec)
     if not plans:
         return Disks()
     _check_rules(spec, disk_plans)
-    worker = worker or IoThread()
-    disks = Disks(worker=worker)
+    disks = Disks()
+    if workers is None:
+        disks.thread = thread = IoThread()
+        workers = lambda name: thread  # noqa: E731 (one for all)
     try:
         for plan in plans:
             disks.images[plan.name] = _open(plan, spec)
         for disk_plan in disk_plans:
-            disks.disks.append(_attach(disks, disk_plan, spec, recorded, worker))
+            disks.disks.append(_attach(disks, disk_plan, spec, recorded, workers(disk_plan.name)))
     except BaseException:
         disks.abandon()
         raise

@@ -47,6 +47,8 @@ PINS = Node(
 POWER_KEY_LINE = 3
 #: interrupt ids of the CPU's own timers (private interrupts: Arm BSA, table 9)
 TIMER_INTERRUPTS = {"virtual-timer": 27, "physical-timer": 30}
+#: QEMU's ``-global virtio-mmio.force-legacy=off``
+MODERN_VIRTIO = ("virtio-mmio.force-legacy", "off")
 #: each CPU model's compatible string in the device tree
 CPU_COMPATIBLE = {
     "cortex-a53": "arm,cortex-a53",
@@ -101,7 +103,9 @@ def assemble(order: Order) -> Assembly:
     power_key = GpioKey("power-key", pins.line(POWER_KEY_LINE), clock)
     devices: dict[str, Stateful] = {device.name: device for device in (gic, uart, rtc, pins, power_key)}
     slots = fill_slots(
-        make_devices(spec, order.disks, memory, order.seed, "device"), lambda number: gic.line(FIRST_SPI + number)
+        make_devices(spec, order.disks, memory, order.seed, "device"),
+        lambda number: gic.line(FIRST_SPI + number),
+        modern=(MODERN_VIRTIO in spec.machine_properties),
     )
     devices |= slots.devices
     nodes = [UART, CLOCK, PINS, *slots.nodes]
