@@ -1,4 +1,4 @@
-"""Real gdb interrupted with Ctrl-C, and killed, in mid-run and on the way back; and gdb on a machine without a replay."""
+"""Real gdb interrupted with Ctrl-C, and killed, in mid-run and on the way back; and on a machine without a replay."""
 
 from __future__ import annotations
 
@@ -125,9 +125,10 @@ async def test_debugging_without_any_recording() -> None:
         )
         in_order(
             output,
-            *("Breakpoint 1, put_text (text=text@entry=0x40083", '"notebook, ready', "in main ()", "Run till exit"),
-            *("$1 = 41", "$2 = 41", "$3 = 7", "$4 = 7", "$5 = 5", "{0, 5}", "Target does not support this command"),
-            "Record/replay is not active",
+            *("Breakpoint 1, put_text (text=text@entry=0x40083", '"notebook, ready', "in main ()", "./main.c:492"),
+            *("Hardware watchpoint 2", "$1 = 41", "$2 = 41", "$3 = 7", "$4 = 7", "$5 = 5", "u = {0, 5}"),
+            *("Target remote does not support this command", "Record/replay is not active"),
+            *("Temporary breakpoint 3, put_char (character=62 '>')", "$9 = 62 '>'", "(const struct cell *) 0x0"),
         )
 
 
@@ -135,4 +136,4 @@ async def test_no_way_back_while_recording(long: MachineSpec) -> None:
     spec = replace(long, mode="record", rrfile=long.rrfile.with_suffix(".again") if long.rrfile else None)
     async with machine_of(spec) as session:
         output = await gdb(session, ["stepi", "reverse-stepi", "p $x0 = 1", "set var *(int *) $pc = 0", "stepi"], LOOP)
-        in_order(output, "Target does not support this command", "while recording", "Cannot access memory")
+        in_order(output, "Target remote does not support this command", "while recording", "Cannot access memory")
