@@ -76,7 +76,8 @@ def run_img(argv: Sequence[str]) -> int:
     except TimevmError as error:
         sys.stdout.flush()
         hint = "\nTry 'timevm img --help' for more information" if isinstance(error, _UsageError) else ""
-        print(f"timevm img: {error}{hint}", file=sys.stderr)
+        text = "\n".join(map(printable, str(error).split("\n")))
+        print(f"timevm img: {text}{hint}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -94,7 +94,7 @@ def repair(image: Qcow2Image, *, everything: bool) -> CheckResult:
         for clusters in _references(image, None, blocks=False):
             np.add.at(counts, clusters, 1)
         change.refcounts.set_all(counts)
-        marks = Incompatible.DIRTY | Incompatible.CORRUPT
+        marks = int(Incompatible.DIRTY | Incompatible.CORRUPT)
         image.header = replace(header, incompatible=header.incompatible & ~marks)
         change.finish(image.l1, image.records)
     return result

@@ -103,7 +103,7 @@ class Qcow2Image:
         cluster_writer.discard(self, offset, length)
 
     def flush(self) -> None:
-        """Data and tables are on the host's disk.  Costs one fsync when no table changed, else up to three."""
+        """Data and tables are on the host's disk.  Costs one fsync when no table changed, else two."""
         if self.read_only:
             return
         self._check_usable()
@@ -304,11 +304,10 @@ class Qcow2Image:
                 raise
         else:
             self.refcounts.write_back()
-        if self.l2.is_dirty:
+        if self.l2.is_dirty or self._l1_dirty:
+            # new L2 tables were written when they were made: L1 may get to the disk before their latest entries
             self._sync()
             self.l2.write_back()
-        if self._l1_dirty:
-            self._sync()
             for index in sorted(self._l1_dirty):
                 self.file.write(self.header.l1_offset + index * 8, encode(self.l1[index : index + 1]))
             self._l1_dirty.clear()

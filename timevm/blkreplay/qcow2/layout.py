@@ -78,8 +78,8 @@ FEATURE_TABLE = (
     (2, 0, "bitmaps"),
     (2, 1, "raw external data"),
 )
-_REFUSED = Incompatible.DATA_FILE | Incompatible.EXTENDED_L2
-_CARRIED_OUT = Incompatible.DIRTY | Incompatible.CORRUPT | Incompatible.COMPRESSION
+#: an int: the complement of an IntFlag has only bits that have a name
+_CARRIED_OUT = int(Incompatible.DIRTY | Incompatible.CORRUPT | Incompatible.COMPRESSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,4 +316,6 @@ def _extension(kind: int, data: bytes) -> bytes:
 
 
 def _text(data: bytes) -> str:
-    return data.rstrip(b"\0").decode("utf-8", "replace")
+    """Up to the first zero byte; nothing of it may steer a terminal."""
+    text = data.partition(b"\0")[0].decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
