@@ -17,6 +17,8 @@ PACKAGES = {
     "screen": "screen",
     "tmux": "tmux",
     "mkfs.ext4": "e2fsprogs",
+    "fsck.ext4": "e2fsprogs",
+    "debugfs": "e2fsprogs",
     "nasm": "nasm",
     "grub-mkrescue": "grub-common",
     "xorriso": "xorriso",
