@@ -118,6 +118,15 @@ def test_restored_anywhere_in_another_cpu(reference: tuple[Any, ...], stops: lis
     assert board.fingerprint() == reference
 
 
+def test_a_state_does_not_say_how_the_way_there_was_sliced() -> None:
+    for at in range(20, 120, 3):
+        whole, sliced = (Board(counting_loop(40), vectors=vector_table(irq=IRQ_HANDLER)) for _ in range(2))
+        whole.cpu.run(at)
+        while sliced.cpu.icount < at:
+            sliced.cpu.run(sliced.cpu.icount + 1)
+        assert whole.cpu.state() == sliced.cpu.state(), f"after {at} instructions"
+
+
 @pytest.mark.parametrize(
     "setting",
     [{"exit_checks": True}, {"flat_translation": False}, {"translation_buffer": 8 << 20}],

@@ -609,7 +609,9 @@ class Aarch64Cpu:
         self._library.timevm_set_mmu(self._address, self._read_system(SYSTEM_BY_NAME["SCTLR_EL1"]) & SCTLR_MMU)
 
     def _context(self) -> bytes:
-        c_uint64.from_address(self._env + private.HOST_CYCLES).value = 0
+        # host time, and what a look for an instruction's place leaves behind (it depends on how code was translated)
+        for scratch in (private.HOST_CYCLES, private.SYNDROME):
+            c_uint64.from_address(self._env + scratch).value = 0
         return ctypes.string_at(self._env, self._context_size)
 
     def _place(self, icount: int) -> None:
