@@ -55,26 +55,17 @@ class PortMap:
             window.handler.write(offset - window.base, size, value)
 
 
-class Shifted:
-    """An MmioHandler for a part of a PortMap: what the CPU calls offset 0 is port ``base``."""
+class Absolute:
+    """An MmioHandler whose offsets begin at ``base`` of a handler that wants ports or addresses."""
 
-    def __init__(self, ports: PortMap, base: int) -> None:
-        self._ports, self._base = ports, base
+    def __init__(self, space: MmioHandler, base: int) -> None:
+        self._space, self._base = space, base
 
     def read(self, offset: int, size: int) -> int:
-        return self._ports.read(self._base + offset, size)
+        return self._space.read(self._base + offset, size)
 
     def write(self, offset: int, size: int, value: int) -> None:
-        self._ports.write(self._base + offset, size, value)
-
-
-class EmptyBus:
-    """Nobody answers: reads are ones, writes go nowhere."""
-
-    def read(self, offset: int, size: int) -> int:
-        return (1 << 8 * size) - 1
-
-    def write(self, offset: int, size: int, value: int) -> None: ...
+        self._space.write(self._base + offset, size, value)
 
 
 def gaps(windows: Iterable[Ports]) -> Iterator[tuple[int, int]]:

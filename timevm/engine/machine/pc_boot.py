@@ -20,10 +20,14 @@ ROM_UNIT, ROM_MOST = 0x1_0000, 0x100_0000
 
 @dataclass(frozen=True, slots=True)
 class PcPlacement:
-    """``rom`` ends at 4 GiB; ``pieces`` are written into RAM before the first instruction."""
+    """``rom`` ends at 4 GiB; ``pieces`` are written into RAM before the first instruction.
+
+    ``needs_set_up``: there is no firmware, the board is to be set up as one would do it.
+    """
 
     rom: bytes
     pieces: tuple[Piece, ...]
+    needs_set_up: bool
 
 
 def place_firmware(firmware: File) -> PcPlacement:
@@ -34,7 +38,7 @@ def place_firmware(firmware: File) -> PcPlacement:
             f"{firmware.title} '{firmware.path}' has {size} bytes: a BIOS is a multiple of 64 KiB, at most 16 MiB"
         )
     low = firmware.data[-LOW_ROM_MOST:]
-    return PcPlacement(firmware.data, (Piece(HIGH - len(low), low, len(low)),))
+    return PcPlacement(firmware.data, (Piece(HIGH - len(low), low, len(low)),), needs_set_up=False)
 
 
 def place_kernel(
@@ -65,7 +69,7 @@ def place_kernel(
         raise UserError("nothing to start: give a kernel with -kernel or firmware with -bios")
     named += [("the ACPI tables", piece) for piece in tables]
     check_places([*named, *reserved], 0, ram_end)
-    return PcPlacement(boot_rom(entry), tuple(piece for _, piece in named))
+    return PcPlacement(boot_rom(entry), tuple(piece for _, piece in named), needs_set_up=True)
 
 
 def _place(

@@ -13,6 +13,8 @@ BIOS_DATA = 0x9_FC00
 HOLE = 0xA_0000
 #: our own loader keeps its tables from here to 1 MiB
 TABLES = 0xE_0000
+#: and what points to them here, where the operating system looks for it
+ROOT_POINTER = 0xF_0000
 HIGH = 0x10_0000
 #: the BIOS ROM's place below 4 GiB
 ROM = 0xFFFC_0000

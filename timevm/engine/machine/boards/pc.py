@@ -12,24 +12,32 @@ from timevm.engine.clock.virtual_clock import VirtualClock
 from timevm.engine.cpu.base import StopKind
 from timevm.engine.cpu.x86_64 import X86Cpu
 from timevm.engine.devices import uart16550
+from timevm.engine.devices.acpi_pm import AcpiPm
 from timevm.engine.devices.base import Stateful
 from timevm.engine.devices.i8042 import I8042
 from timevm.engine.devices.i8254 import I8254
 from timevm.engine.devices.i8259_pair import INPUTS, I8259Pair
 from timevm.engine.devices.mc146818 import Mc146818
+from timevm.engine.devices.pci_bus import PciBus
+from timevm.engine.devices.pci_i440fx import I440fx
+from timevm.engine.devices.pci_piix3 import Piix3Isa
+from timevm.engine.devices.piix_ide import PiixIde
 from timevm.engine.devices.shared_lines import SharedLines
 from timevm.engine.devices.system_control import Port61, Port92
 from timevm.engine.devices.uart16550 import Uart16550
 from timevm.engine.machine.assembly import Assembly, Order, SerialPort
+from timevm.engine.machine.boards.pc_acpi import SCI, SerialResource, tables
 from timevm.engine.machine.boards.pc_cmos import contents
-from timevm.engine.machine.io_ports import EmptyBus, PortMap, Ports, Shifted, gaps
+from timevm.engine.machine.boards.pc_setup import set_up
+from timevm.engine.machine.images import Piece
+from timevm.engine.machine.io_ports import Absolute, PortMap, Ports, gaps
 from timevm.engine.machine.memory import SystemMemory
 from timevm.engine.machine.outcome import MemoryRegion
 from timevm.engine.machine.pc_boot import PcPlacement, place_firmware, place_kernel
 from timevm.engine.machine.ram import Ram
 from timevm.engine.machine.randomness import derive, derive_number
 from timevm.engine.machine.spec import GIB, MIB
-from timevm.engine.machine.x86_memory_map import ranges
+from timevm.engine.machine.x86_memory_map import ROOT_POINTER, TABLES, ranges
 from timevm.errors import UserError
 
 #: from here to 4 GiB: PCI devices, interrupt controllers, the BIOS (QEMU's boundary for this much RAM)
@@ -38,7 +46,13 @@ RESET_VECTOR = 0xFFFF_FFF0
 #: ports and interrupts of the serial lines, COM1 first
 SERIAL = ((0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3))
 SERIAL_PORTS = 8
-TIMER_IRQ, KEYBOARD_IRQ, CLOCK_IRQ = 0, 1, 8
+TIMER_IRQ, KEYBOARD_IRQ, CLOCK_IRQ, IDE_IRQS = 0, 1, 8, (14, 15)
+#: command and control blocks of the two IDE channels
+IDE_COMMAND, IDE_CONTROL = (0x1F0, 0x170), (0x3F6, 0x376)
+#: addresses below 4 GiB that belong to PCI devices, first and last
+PCI_MEMORY = (0xE000_0000, 0xFEBF_FFFF)
+#: slot and function of what the chipset has
+HOST_BRIDGE, ISA_BRIDGE, IDE, POWER = (0, 0), (1, 0), (1, 1), (1, 3)
 
 
 class _CpuLine:
@@ -117,6 +131,13 @@ def assemble(order: Order) -> Assembly:
     port61 = Port61("port61", timer, clock)
     port92 = Port92("port92", gate_a20, reset_machine)
 
+    bus = PciBus("pci", reset_machine)
+    isa = Piix3Isa("piix3", lines)
+    ide = PiixIde("ide", memory, (lines.source(IDE_IRQS[0]), lines.source(IDE_IRQS[1])))
+    power = AcpiPm("pm", lines.source(SCI), clock, lambda: cpu.ask_stop(StopKind.POWER_OFF))
+    for place, function in ((HOST_BRIDGE, I440fx("i440fx")), (ISA_BRIDGE, isa), (IDE, ide), (POWER, power)):
+        bus.add(*place, function)
+
     def serial(number: int) -> Uart16550:
         return Uart16550(f"serial{number}", lines.source(SERIAL[number][1]), _transmit(order, number))
 
@@ -130,16 +151,22 @@ def assemble(order: Order) -> Assembly:
         Ports("rtc", 0x70, 2, rtc),
         Ports("port92", 0x92, 1, port92),
         Ports("pic-slave", 0xA0, 2, pic.slave),
+        *(Ports(f"ide{n}-command", IDE_COMMAND[n], 8, ide.channels[n].command_block) for n in (0, 1)),
+        *(Ports(f"ide{n}-control", IDE_CONTROL[n], 1, ide.channels[n].control_block) for n in (0, 1)),
         Ports("pic-elcr", 0x4D0, 2, pic.edge_level),
+        Ports("pci-address", 0xCF8, 4, bus.address),
+        Ports("pci-data", 0xCFC, 4, bus.data),
     ]
     serial_windows = [Ports(uart.name, SERIAL[number][0], SERIAL_PORTS, uart) for number, uart in enumerate(uarts)]
-    ports = PortMap(windows, EmptyBus())
+    ports = PortMap(windows, bus.ports)
     for base, count in gaps(serial_windows):
-        cpu.map_ports(base, count, Shifted(ports, base))
+        cpu.map_ports(base, count, Absolute(ports, base))
     native = [
         _SerialWindow(uart, cpu.map_ports(window.base, window.count, uart, _transmit(order, number)))
         for number, (uart, window) in enumerate(zip(uarts, serial_windows, strict=True))
     ]
+
+    cpu.map_mmio(PCI_MEMORY[0], PCI_MEMORY[1] + 1 - PCI_MEMORY[0], Absolute(bus.memory, PCI_MEMORY[0]))
 
     placement = _placement(order, ram)
     rom = Ram((1 << 32) - len(placement.rom), len(placement.rom))
@@ -148,7 +175,9 @@ def assemble(order: Order) -> Assembly:
     def boot() -> None:
         rom.write(rom.base, placement.rom)
         for piece in placement.pieces:
-            memory.write(piece.address, piece.data + bytes(piece.size - len(piece.data)))
+            memory.fill(piece.address, piece.data, piece.size)
+        if placement.needs_set_up:
+            set_up(bus, isa, power, pic, PCI_MEMORY[1] + 1)
         cpu.reset(RESET_VECTOR, ())
 
     def follow_devices() -> None:
@@ -158,6 +187,8 @@ def assemble(order: Order) -> Assembly:
     stateful: list[tuple[str, Stateful]] = [
         *((part.name, part) for part in (pic, lines, timer, rtc, keyboard, port61, port92)),
         *((uart.name, uart) for uart in uarts),
+        (bus.name, bus),
+        *((function.name, function) for _, function in sorted(bus.functions.items())),
     ]
     return Assembly(
         cpu=cpu,
@@ -171,6 +202,7 @@ def assemble(order: Order) -> Assembly:
             MemoryRegion("pc.bios", rom.base, rom.size, "rom"),
         ],
         boot=boot,
+        power_button=power.press_power_button,
         follow_devices=follow_devices,
     )
 
@@ -189,4 +221,14 @@ def _placement(order: Order, ram: Ram) -> PcPlacement:
         return place_firmware(images.bios)
     if images.bios is not None:
         raise UserError("-bios with -kernel: this machine starts a kernel without firmware: leave one of them out")
-    return place_kernel(spec, images, ram.end, ranges(spec.ram_bytes), random_seed=derive(order.seed, "rng-seed", 32))
+    serial = [SerialResource(*SERIAL[number]) for number in range(spec.serial_ports)]
+    described, root = tables(PCI_MEMORY, serial).placed(TABLES)
+    return place_kernel(
+        spec,
+        images,
+        ram.end,
+        ranges(spec.ram_bytes),
+        random_seed=derive(order.seed, "rng-seed", 32),
+        rsdp=ROOT_POINTER,
+        tables=(Piece(TABLES, described, len(described)), Piece(ROOT_POINTER, root, len(root))),
+    )
