@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +37,6 @@ def test_gaps_are_in_proportion_to_the_distance() -> None:
         distances = kept_after(count, room)
         assert len(distances) == room and distances[-1] == (count - 1) * 1000
         # what a way back costs at most: the gap before a place, compared with how far away it is
-        for nearer, farther in zip(distances[5:], distances[6:], strict=False):
+        for nearer, farther in pairwise(distances[5:]):
             assert farther - nearer <= 0.6 * farther
         assert distances[:5] == [0, 1000, 2000, 3000, 4000]
