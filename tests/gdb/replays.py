@@ -18,10 +18,8 @@ from timevm.engine.control.vm import Vm, VmDescription, VmPolicy
 from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.spec import MIB, MachineSpec
-from timevm.engine.snapshot.checkpoints import Checkpoints
-from timevm.engine.timeline.timeline import Timeline
-from timevm.engine.timeline.track import MachineTrack
 from timevm.guests import DEMO_AARCH64
+from timevm.history import history_of
 from timevm.monitor.commands.context import MonitorContext
 from timevm.monitor.hmp.line import run_hmp_line
 
@@ -69,9 +67,9 @@ async def machine_of(spec: MachineSpec) -> AsyncIterator[Session]:
     """``spec`` as it is: live, recording or replaying, with a gdb server and the human monitor in it."""
     mode = ReplayMode(spec.mode)
     machine = build_machine(spec, lambda port, data: None)
-    timeline = Timeline(MachineTrack(machine, Checkpoints(machine, 64 * MIB))) if mode is ReplayMode.PLAY else None
+    history = history_of(machine, spec, mode)
     description = VmDescription(ram_size=spec.ram_bytes, mode=mode)
-    vm = Vm(machine, description, VmPolicy(no_shutdown=True), time_travel=timeline)
+    vm = Vm(machine, description, VmPolicy(no_shutdown=True), time_travel=history.time_travel, run=history.run)
     vm.start()
     context = MonitorContext(vm)
     try:

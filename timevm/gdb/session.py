@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 from timevm.engine.control.port import MachinePort, ReplayMode, Stops, VmPort
@@ -43,11 +44,12 @@ from timevm.gdb.target_description import memory_map_document
 #: carries out a line of the human monitor and returns what it prints
 MonitorLine = Callable[[str], Awaitable[str]]
 
+_HELPER = Path(__file__).with_name("gdbinit.py")
 #: of QEMU's bits for a step: with interrupts, with timers.  Ours is exactly what the guest does
 _STEP_FLAGS = 1
 _MOVED = (
     "timevm: the machine is at another moment now (instruction {icount}); gdb still shows the one before. "
-    "'maint flush register-cache' makes it look again; timevm's gdbinit.py does so by itself\n"
+    "'maint flush register-cache' makes it look again, and with 'source {helper}' it does so by itself\n"
 )
 _WRITE_REFUSALS = {
     ReplayMode.PLAY: "registers and memory cannot be written while replaying: what happened stays as it was",
@@ -348,7 +350,7 @@ class GdbSession:
         except TimevmError:
             after = before  # it said `quit`
         if after != before and not self._refreshes:
-            answer += console(_MOVED.format(icount=after[0]))
+            answer += console(_MOVED.format(icount=after[0], helper=_HELPER))
         return [*answer, OK]
 
     async def _icount(self) -> list[bytes]:
