@@ -87,7 +87,7 @@ def build(
     put(memory, "reg", [*_cells(ram_base), *_cells(ram_size)])
     put("/chosen", "stdout-path", wishes.console)
     if wishes.arguments:
-        put("/chosen", "bootargs", wishes.arguments)
+        put("/chosen", "bootargs", argument_bytes(wishes.arguments))
     if wishes.initrd is not None:
         put("/chosen", "linux,initrd-start", _cells(wishes.initrd[0]))
         put("/chosen", "linux,initrd-end", _cells(wishes.initrd[1]))
@@ -102,8 +102,8 @@ class _Tree:
     def __init__(self) -> None:
         self._tree = fdt.FDT(entries=[])
 
-    def put(self, path: str, name: str, value: int | str | Sequence[int] | Sequence[str] | None = None) -> None:
-        """A property: cells, strings, or nothing (a flag)."""
+    def put(self, path: str, name: str, value: int | str | bytes | Sequence[int] | Sequence[str] | None = None) -> None:
+        """A property: cells, strings, bytes, or nothing (a flag)."""
         node = self._tree.get_node(path, create=True)
         match value:
             case None:
@@ -112,6 +112,8 @@ class _Tree:
                 node.append(fdt.PropWords(name, value))
             case str():
                 node.append(fdt.PropStrings(name, value))
+            case bytes():
+                node.append(fdt.PropBytes(name, data=value))
             case [str(), *_]:
                 node.append(fdt.PropStrings(name, *value))
             case _:
@@ -119,6 +121,11 @@ class _Tree:
 
     def blob(self) -> bytes:
         return bytes(self._tree.to_dtb(version=17, last_comp_version=16, boot_cpuid_phys=0))
+
+
+def argument_bytes(arguments: str) -> bytes:
+    """The kernel's command line as a property: the bytes that the user typed, in any alphabet."""
+    return arguments.encode(errors="surrogateescape") + b"\0"
 
 
 def _words(data: bytes) -> list[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fdt
 
+from timevm.engine.machine.device_tree import argument_bytes
 from timevm.engine.machine.images import File
 from timevm.errors import UserError
 
@@ -28,7 +29,7 @@ def adapted(file: File, ram: tuple[int, int], arguments: str, initrd: tuple[int,
         root.append(memory)
         chosen = tree.get_node("/chosen", create=True)
         if arguments:
-            chosen.set_property("bootargs", arguments)
+            chosen.set_property("bootargs", argument_bytes(arguments))
         if initrd is not None:
             chosen.set_property("linux,initrd-start", _number(initrd[0], 2))
             chosen.set_property("linux,initrd-end", _number(initrd[1], 2))
