@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.blkreplay.qcow2.qemu import contents, qemu_img, qemu_io
 from timevm.blkreplay.opening import open_image
-from timevm.blkreplay.qcow2.check import check
+from timevm.blkreplay.qcow2.check import check, repair
 from timevm.blkreplay.qcow2.create import CreateOptions, create_image
 from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.errors import UserError
@@ -158,6 +158,7 @@ class Images(RuleBasedStateMachine):
         self.image.abandon()
         qemu_img("check", "-q", self.path, status=(0, 3))
         self.open()
+        repair(self.image, everything=False)
 
     @rule(offset=OFFSETS, pattern=st.integers(0, 255))
     def others_write(self, offset: int, pattern: int) -> None:

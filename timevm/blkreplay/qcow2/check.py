@@ -25,7 +25,7 @@ from timevm.blkreplay.qcow2.entries import (
     referenced_clusters,
 )
 from timevm.blkreplay.qcow2.layout import Autoclear, Incompatible
-from timevm.blkreplay.qcow2.transaction import load_l1, transaction
+from timevm.blkreplay.qcow2.transaction import has_doubles, load_l1, transaction
 from timevm.errors import UserError
 
 if TYPE_CHECKING:
@@ -137,7 +137,12 @@ def _references(image: Qcow2Image, result: CheckResult | None, *, blocks: bool) 
         yield image.refcounts.block_clusters()
     yield _range(image, header.l1_offset, header.l1_entries * 8)
     yield from _tree(image, image.l1, result, active=True)
+    seen: set[int] = set()
     for record in image.records:
+        if record.l1_offset in seen:
+            _note(result, ImageError(f"snapshot {record.id} has the L1 table of another"))
+            continue
+        seen.add(record.l1_offset)
         try:
             l1 = load_l1(image, record)
         except ImageError as error:
@@ -164,6 +169,9 @@ def _range(image: Qcow2Image, offset: int, length: int) -> Indexes:
 
 
 def _tree(image: Qcow2Image, l1: Table, result: CheckResult | None, *, active: bool) -> Iterator[Indexes]:
+    if has_doubles(l1):
+        _note(result, ImageError("an L1 table has one L2 table twice"))
+        l1 = np.unique(l1)
     for entry in l1[l1 != 0].tolist():
         try:
             if entry & L1_RESERVED or not entry & OFFSET_MASK:
@@ -201,7 +209,7 @@ def _count_allocated(image: Qcow2Image, values: Table, result: CheckResult) -> N
 def _check_flags(image: Qcow2Image, result: CheckResult) -> None:
     """COPIED must say exactly whether a count is 1."""
     bits = image.cluster_bits
-    for entry in image.l1[image.l1 != 0].tolist():
+    for entry in np.unique(image.l1[image.l1 != 0]).tolist():
         try:
             table = image.table_at(entry)
             if table is None:

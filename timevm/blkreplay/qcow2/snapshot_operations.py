@@ -25,6 +25,8 @@ _ROW_BYTES = 1 << 20
 _LONGEST_NAME = 0xFFFF
 #: VM state is read and compared in rows of this many bytes
 _READ_BYTES = 4 << 20
+#: bytes of zeroes in a VM state that become zero clusters; more are written, so that no small file claims much memory
+SPARSE_STATE_LIMIT = 256 << 20
 
 
 def save(
@@ -83,7 +85,9 @@ def delete(image: Qcow2Image, record: SnapshotRecord) -> None:
 
 
 def load_vm_state(image: Qcow2Image, record: SnapshotRecord) -> bytes:
-    """Whole; ``record.vm_state_size`` bytes."""
+    """Whole; ``record.vm_state_size`` bytes.  Raises ImageError, also for more zeroes than ``save`` writes sparsely."""
+    if record.vm_state_size > SPARSE_STATE_LIMIT + 16 * image.file.size:
+        raise ImageError(f"the image {image.path} is damaged: snapshot '{record.tag}' has no such amount of VM state")
     return b"".join(state_pieces(image, record))
 
 
@@ -213,7 +217,7 @@ def _store_state(
     size = 0
     for pieces in _rows_of_clusters(vm_state, image.cluster_size):
         size += sum(map(len, pieces))
-        entries += _store_row(image, change, pieces, known)
+        entries += _store_row(image, change, pieces, known, sparse=size <= SPARSE_STATE_LIMIT)
     per_table = 1 << image.l2_bits
     tables = []
     for first in range(0, len(entries), per_table):
@@ -224,12 +228,14 @@ def _store_state(
     return np.array(tables, dtype=np.uint64), size
 
 
-def _store_row(image: Qcow2Image, change: Transaction, pieces: list[bytes], known: Mapping[bytes, int]) -> list[int]:
+def _store_row(
+    image: Qcow2Image, change: Transaction, pieces: list[bytes], known: Mapping[bytes, int], *, sparse: bool
+) -> list[int]:
     """An L2 entry for each piece: zero cluster, shared with an earlier snapshot, or written."""
     zero = ZERO if image.header.version >= 3 else 0
     entries = [-1] * len(pieces)
     for number, piece in enumerate(pieces):
-        if is_zero(piece):
+        if sparse and is_zero(piece):
             entries[number] = zero
         elif known and len(piece) == image.cluster_size:
             host = known.get(xxhash.xxh3_128_digest(piece))
