@@ -1,0 +1,172 @@
+"""Real gdb and raw packets on replays of Debian: ``start_kernel`` and back, hot kernel pages, processes, any place."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.gdb.replays import gdb, in_order, replaying
+from tests.gdb.test_qemu_functional import PC, step_forward
+from tests.linux.harness import linux, record
+from timevm.engine.machine.spec import MachineSpec
+
+pytestmark = pytest.mark.linux
+
+ASSEMBLER = "aarch64-linux-gnu-gcc"
+#: instructions of start_kernel that get lines
+LINES = 64
+HEADER = re.compile(r"syms ([0-9a-f]{16}) (\w+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """A recorded boot; ``symbols`` are the kernel's, as the guest printed them."""
+
+    spec: MachineSpec
+    icount: int
+    symbols: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def boot(tmp_path_factory: pytest.TempPathFactory) -> Boot:
+    spec = linux("syms,off", tmp_path_factory.mktemp("boot") / "boot.rr")
+    outcome = record(spec)
+    symbols = {name: int(address, 16) for address, name in HEADER.findall(outcome.console.decode(errors="replace"))}
+    assert {"start_kernel", "schedule", "panic", "do_sys_openat2"} <= symbols.keys()
+    return Boot(spec, outcome.icount, symbols)
+
+
+def symbol_file(folder: Path, boot: Boot, code: bytes) -> Path:
+    """The kernel's symbols, and a line for each instruction of ``start_kernel``, whose ``code`` is given."""
+    if shutil.which(ASSEMBLER) is None:
+        pytest.skip(f"{ASSEMBLER} is not installed")
+    words = [int.from_bytes(code[at : at + 4], "little") for at in range(0, len(code), 4)]
+    others = {name: address for name, address in boot.symbols.items() if name != "start_kernel"}
+    source = folder / "start_kernel.S"
+    source.write_text(
+        ".globl start_kernel\n.type start_kernel, %function\nstart_kernel:\n"
+        + "".join(f".inst {word:#010x}\n" for word in words)
+        + ".size start_kernel, . - start_kernel\n"
+        + "".join(f".globl {name}\n.set {name}, {address:#x}\n" for name, address in others.items())
+    )
+    target = folder / "kernel-symbols"
+    place = f"-Wl,-Ttext={boot.symbols['start_kernel']:#x},--build-id=none,-e,start_kernel"
+    subprocess.run([ASSEMBLER, "-g", "-nostdlib", "-static", place, "-o", target, source], check=True, timeout=60)
+    return target
+
+
+async def test_start_kernel_next_next_next_and_back(boot: Boot, tmp_path: Path) -> None:
+    async with replaying(boot.spec) as session:
+        client = await session.server.connect()
+        start = boot.symbols["start_kernel"]
+        assert await client.ask(b"Z1,%x,4" % start) == b"OK"
+        assert await client.ask(b"c") == b"T05thread:01;"
+        code = bytes.fromhex((await client.ask(b"m%x,%x" % (start, LINES * 4))).decode())
+        client.close()
+        await session.vm.seek(0)
+        symbols = symbol_file(tmp_path, boot, code)
+        begin = time.monotonic()
+        output = await gdb(
+            session,
+            [
+                *("break start_kernel", "continue", "next", "next", "next", "reverse-continue", "x/i $pc"),
+                *("next", "reverse-next", "stepi", "reverse-stepi", "info symbol $pc", "delete", "reverse-continue"),
+            ],
+            symbols,
+        )
+        seconds = time.monotonic() - begin
+    in_order(
+        output,
+        *("Breakpoint 1, start_kernel ()", "5\t", "6\t", "7\t", "Breakpoint 1, start_kernel ()", "=> "),
+        *("start_kernel in section .text", "No more reverse-execution history"),
+    )
+    assert seconds < 5, f"it took {seconds:.1f} s"
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+async def test_the_steps_of_qemu_anywhere(boot: Boot, share: float) -> None:
+    async with replaying(boot.spec) as session:
+        await session.vm.seek(int(boot.icount * share))
+        client = await session.server.connect()
+        steps = await step_forward(client)
+        for pc in reversed(steps):
+            assert await client.ask(b"bs") == b"T05thread:01;"
+            assert await client.register(PC) == pc
+        for pc in steps:
+            assert await client.register(PC) == pc
+            assert await client.ask(b"s") == b"T05thread:01;"
+        for pc in steps:
+            assert await client.ask(b"Z1,%x,1" % pc) == b"OK"
+        here = (await session.vm.replay_info()).icount
+        assert await client.ask(b"bc") == b"T05thread:01;"
+        assert await client.register(PC) == steps[-1]
+        assert (await session.vm.replay_info()).icount == here - 1
+        client.close()
+        output = await gdb(
+            session, ["stepi 10", "reverse-stepi 10", "p/x $pc", "python print('ok')"], Path("/dev/null")
+        )
+        in_order(output, f"$1 = {steps[-1]:#x}", "ok")
+
+
+async def test_a_hot_kernel_function_both_ways(boot: Boot) -> None:
+    """The same hits in both directions; hits near by are at hand at once."""
+    async with replaying(boot.spec) as session:
+        await session.vm.seek(boot.icount // 2)
+        client = await session.server.connect()
+        assert await client.ask(b"Z0,%x,4" % boot.symbols["schedule"]) == b"OK"
+        forward = []
+        for _ in range(10):
+            assert await client.ask(b"c") == b"T05thread:01;"
+            forward.append((await session.vm.replay_info()).icount)
+        backward, seconds = [], []
+        for _ in range(9):
+            begin = time.perf_counter()
+            assert await client.ask(b"bc") == b"T05thread:01;"
+            seconds.append(time.perf_counter() - begin)
+            backward.append((await session.vm.replay_info()).icount)
+        assert backward == forward[-2::-1]
+        assert max(seconds) < 2, seconds
+        client.close()
+
+
+async def test_user_processes(boot: Boot) -> None:
+    """From the kernel's system call to the process behind it, and back."""
+    async with replaying(boot.spec) as session:
+        await session.vm.seek(boot.icount * 9 // 10)
+        output = await gdb(
+            session,
+            [
+                *(f"break *{boot.symbols['do_sys_openat2']:#x}", "continue", "p $cpsr", "break *$ELR_EL1"),
+                *("continue", "p $cpsr", "x/i $pc", "stepi", "reverse-stepi", "reverse-continue", "p $pc"),
+                *("continue", "p $cpsr"),
+            ],
+            Path("/dev/null"),
+        )
+    in_order(
+        output,
+        *("Breakpoint 1, ", "EL=1", "Breakpoint 2", "Breakpoint 2, ", "EL=0", "=> ", "Breakpoint 1, "),
+        *(f"{boot.symbols['do_sys_openat2']:#x}", "Breakpoint 2, ", "EL=0"),
+    )
+
+
+async def test_from_the_end_back_to_the_start(boot: Boot) -> None:
+    async with replaying(boot.spec) as session:
+        client = await session.server.connect()
+        await session.vm.seek(boot.icount)
+        answers = await client.ask_all(b"c", lambda answer: answer[:1] == b"T")
+        assert answers[-1] == b"T05replaylog:end;thread:01;"
+        assert await client.ask(b"bs") == b"T05thread:01;"
+        assert await client.ask(b"Z0,%x,4" % boot.symbols["start_kernel"]) == b"OK"
+        async with asyncio.timeout(60):
+            client.send(b"bc")
+            assert await client.receive() == b"T05thread:01;"
+        assert await client.register(PC) == boot.symbols["start_kernel"]
+        assert await client.ask(b"bc") == b"T05replaylog:begin;thread:01;"
+        client.close()
