@@ -28,6 +28,7 @@ identities = st.builds(
     append=st.text(),
     disks=pairs,
     loaders=pairs,
+    devices=st.lists(st.text(), max_size=3).map(tuple),
     start_icount=st.integers(0, 1 << 60),
     start_snapshot=st.none() | st.text(),
 )
@@ -58,6 +59,10 @@ def test_differences_are_named_and_only_they(one: Identity, other: Identity) -> 
         ({"rtc_base_seconds": 0}, "RTC base: recorded with 2023-11-14T22:13:20, now 1970-01-01T00:00:00"),
         ({"disks": ()}, "disk 'hd0': recorded with the one with digest cdcdcdcdcdcdcdcd, now none"),
         ({"loaders": (("a.bin", "12"),)}, "loaded file 'a.bin': recorded with none, now the one with digest 12"),
+        (
+            {"devices": ("virtio-rng-device", "rtl8139")},
+            "devices: recorded with none, now virtio-rng-device and rtl8139",
+        ),
         ({"timevm_version": "9"}, f"timevm: recorded with {IDENTITY.timevm_version}, now 9"),
     ],
 )

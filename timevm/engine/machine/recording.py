@@ -11,7 +11,7 @@ import xxhash
 
 from timevm.engine.machine.images import File, Images
 from timevm.engine.machine.outcome import ReplayMode
-from timevm.engine.machine.spec import LoaderData, MachineSpec
+from timevm.engine.machine.spec import DeviceOption, LoaderData, MachineSpec
 from timevm.engine.replay.gate import Gate
 from timevm.engine.replay.identity import SEED_BYTES, Identity
 from timevm.engine.replay.live_gate import LiveGate
@@ -19,6 +19,9 @@ from timevm.engine.replay.opening import check_same_machine, create_recording, o
 from timevm.engine.replay.record_gate import RecordGate
 from timevm.engine.replay.replay_gate import ReplayGate
 from timevm.errors import InternalError
+
+#: properties of ``-device`` that name something on the host: they may be others in a replay
+_HOST_SIDE = {"id", "drive", "netdev", "rng", "chardev"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ def identity_of(spec: MachineSpec, images: Images, auto_shift: int) -> Identity:
             loaders.append((f"value at {loader.address:#x}", xxhash.xxh3_128_hexdigest(loader.data)))
         else:
             where = "" if loader.address is None else f" at {loader.address:#x}"
-            loaders.append((f"{loader.path.name}{where}", next(files).digest))
+            how = (", as it is" if loader.raw else "") + (", started" if loader.sets_pc else "")
+            loaders.append((f"{loader.path.name}{where}{how}", next(files).digest))
     if images.bios is not None:
         loaders.append(("firmware", images.bios.digest))
     return Identity(
@@ -75,7 +79,20 @@ def identity_of(spec: MachineSpec, images: Images, auto_shift: int) -> Identity:
         dtb=digest(images.dtb),
         append=spec.append,
         loaders=tuple(loaders),
+        devices=devices_of(spec),
     )
+
+
+def devices_of(spec: MachineSpec) -> tuple[str, ...]:
+    """What the guest sees of ``-device`` and ``-serial``: not who on the host stands behind it."""
+
+    def shown(device: DeviceOption) -> str:
+        return ",".join(
+            [device.driver, *(f"{key}={value}" for key, value in device.properties if key not in _HOST_SIDE)]
+        )
+
+    serial = () if spec.serial_ports == 1 else (f"{spec.serial_ports} serial ports",)
+    return (*serial, *map(shown, spec.devices))
 
 
 def admit(spec: MachineSpec, identity: Identity, find_disks: FindDisks = _no_disks) -> Admission:

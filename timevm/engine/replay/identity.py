@@ -42,6 +42,8 @@ class Identity:
     disks: tuple[tuple[str, str], ...] = ()
     #: (description, digest) of each ``-device loader`` and of ``-bios``
     loaders: tuple[tuple[str, str], ...] = ()
+    #: devices beyond the board's own, as the guest sees them
+    devices: tuple[str, ...] = ()
     start_icount: int = 0
     start_snapshot: str | None = None
     timevm_version: str = __version__
@@ -115,6 +117,10 @@ def _show_time(value: int) -> str:
         return f"{value} s since 1970"
 
 
+def _show_list(value: tuple[str, ...]) -> str:
+    return " and ".join(value) or "none"
+
+
 def _show_seed(value: bytes) -> str:
     return f"{value.hex()[:16]}…"
 
@@ -129,6 +135,7 @@ _COMPARED: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("initrd", "initrd", _show_digest),
     ("dtb", "device tree", _show_digest),
     ("append", "-append", repr),
+    ("devices", "devices", _show_list),
     ("shift", "icount shift", str),
     ("rtc_base_seconds", "RTC base", _show_time),
     ("seed", "random seed", _show_seed),
@@ -169,6 +176,12 @@ def _pairs(value: object) -> tuple[tuple[str, str], ...]:
     return tuple((_text(name), _text(digest)) for name, digest in value)
 
 
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is no list")
+    return tuple(_text(each) for each in value)
+
+
 _FIELDS: dict[str, Callable[[Any], Any]] = {
     "machine": _text,
     "cpu": _text,
@@ -182,6 +195,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "append": _text,
     "disks": _pairs,
     "loaders": _pairs,
+    "devices": _texts,
     "start_icount": _integer,
     "start_snapshot": _optional_text,
     "timevm_version": _text,
