@@ -25,6 +25,8 @@ PACKAGES = {
     "readelf": "binutils",
     "as": "binutils",
     "ld": "binutils",
+    "nm": "binutils",
+    "objcopy": "binutils",
 }
 
 

@@ -1,6 +1,6 @@
-"""A bare board for x86 CPU tests: 4 MiB of RAM at 0, a ROM at the reset vector, a device in memory and in the port space.
+"""A bare board for x86 CPU tests: 4 MiB of RAM at 0, a ROM at the reset vector, a device in memory and at ports.
 
-The device's writes drive INTR; acknowledging gives VECTOR and lowers the line.  A write of 0x31 to port OFF ends the run.
+The device's writes drive INTR; acknowledging gives VECTOR and lowers the line.  A write to port OFF ends the run.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LINE, COUNTER, OFF = 0x0, 0x4, 0xC
 VECTOR = 0x40
 FOREVER = 1 << 60
 
-#: Enters 64-bit mode with everything mapped one to one (2 MiB pages, user accessible); GDT: 8 code, 16 data, 0x1b code32
-#: user, 0x23 data user, 0x2b code user, 0x30 TSS (rsp0 = STACK - 0x1000).  IDT at 0x8000, all gates absent.
+#: Enters 64-bit mode with everything mapped one to one (2 MiB pages, user accessible); GDT: 8 code, 16 data,
+#: 0x1b code32 user, 0x23 data user, 0x2b code user, 0x30 TSS (rsp0 = STACK - 0x1000).  IDT at 0x8000, all gates absent.
 LONG_MODE = """
 .code32
     mov esp, 0x300000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import c_uint32, c_uint64, c_void_p
 from typing import Any
 
 import unicorn
@@ -262,17 +262,9 @@ class X86Cpu:
 
     def map_ram(self, base: int, host_address: int, size: int) -> None:
         """``base``, ``host_address`` and ``size`` in whole pages."""
-        self._map_memory(base, host_address, size, const.UC_PROT_ALL)
-
-    def map_rom(self, base: int, host_address: int, size: int) -> None:
-        """Writes of the guest are dropped."""
-        self._map_memory(base, host_address, size, const.UC_PROT_READ | const.UC_PROT_EXEC)
-        self._hook(const.UC_HOOK_MEM_WRITE_PROT, "timevm_x86_drop_write", begin=base, end=base + size - 1)
-
-    def _map_memory(self, base: int, host_address: int, size: int, protection: int) -> None:
         if self.native.ram_count == hooks.MAX_RAM_RANGES:
             raise InternalError(f"more than {hooks.MAX_RAM_RANGES} ranges of memory")
-        error = unicorn_library.mem_map_ptr(self._handle, base, size, protection, host_address)
+        error = unicorn_library.mem_map_ptr(self._handle, base, size, const.UC_PROT_ALL, host_address)
         unicorn_library.check(error, f"map memory at {base:#x}")
         offset = self._ram_offset(self._handle, host_address)
         self.native.ram[self.native.ram_count] = hooks.RamRange(base, base + size, offset)
@@ -282,6 +274,12 @@ class X86Cpu:
         self._code_pages = (hooks.CodePage * pages)()
         self.native.code_pages = ctypes.addressof(self._code_pages)
         self.native.code_page_count = pages
+
+    def map_rom(self, base: int, host_address: int, size: int) -> None:
+        """Writes of the guest are dropped."""
+        self.map_ram(base, host_address, size)
+        self._engine.mem_protect(base, size, const.UC_PROT_READ | const.UC_PROT_EXEC)
+        self._hook(const.UC_HOOK_MEM_WRITE_PROT, "timevm_x86_drop_write", begin=base, end=base + size - 1)
 
     def _new_window(self, handler: MmioHandler, output: Callable[[bytes], None]) -> X86Window:
         number = len(self._windows)
@@ -310,7 +308,7 @@ class X86Cpu:
     def map_ports(
         self, base: int, count: int, handler: MmioHandler, output: Callable[[bytes], None] = _nothing
     ) -> X86Window:
-        """An access belongs to the window of its first port, whatever its size; later windows go before earlier ones."""
+        """An access belongs to the window of its first port, whatever its size; a later window hides earlier ones."""
         window = self._new_window(handler, output)
         number = window.twin.number
         self.native.port_base[number] = base
@@ -447,9 +445,7 @@ class X86Cpu:
         engine = self.native.engine
         icount, pc = self.icount, self._pc
         if error != const.UC_ERR_OK:
-            raise GuestError(
-                f"the CPU cannot go on at {pc:#x} after {icount} instructions: {unicorn.UcError(error)}"
-            )
+            raise GuestError(f"the CPU cannot go on at {pc:#x} after {icount} instructions: {unicorn.UcError(error)}")
         if self._asked is not None:
             asked, self._asked = self._asked, None
             return Stop(asked, icount, pc)

@@ -45,6 +45,7 @@ STAR = 4824
 LSTAR, CSTAR, FMASK = 4840, 4848, 4856
 KERNEL_GS = 4864
 TSC_AUX = 4896
+ERROR_CODE = 5384
 IS_SOFTWARE_INTERRUPT = 5388
 AFTER_SOFTWARE_INTERRUPT = 5392
 DEBUG = 5400
@@ -233,11 +234,10 @@ def prove_translation_block() -> None:
     before = where.value
     original = prototype(before)
 
-    @prototype
     def look(calls: int, translating: int, state: int, block: int, limit: int) -> None:
         original(calls, translating, state, block, limit)
         pc, cs_base = (c_uint64 * 2).from_address(block)
-        flags, = (c_uint32 * 1).from_address(block + 16)
+        (flags,) = (c_uint32 * 1).from_address(block + 16)
         size, icount = (c_uint16 * 2).from_address(block + 20)
         first, following = (c_uint64 * 2).from_address(translating + 8)
         end, instructions = (c_int32 * 2).from_address(translating + 24)
@@ -246,7 +246,8 @@ def prove_translation_block() -> None:
              first, following, end > 1, instructions)
         )  # fmt: skip
 
-    where.value = ctypes.cast(look, ctypes.c_void_p).value or 0
+    callback = prototype(look)
+    where.value = ctypes.cast(callback, ctypes.c_void_p).value or 0
     try:
         engine, _ = scratch(b"\x90\x48\x89\xc3\xeb\xfe")  # nop; mov rbx, rax; jmp .
         engine.emu_start(CODE, CODE + 4)

@@ -116,6 +116,7 @@ class CpuState:
         data = bytearray(ctypes.string_at(self._env, private.CONTEXT))
         for start, end in (
             (private.CC_DST, private.CC_OP),
+            (private.ERROR_CODE, private.DEBUG),
             (private.DEBUG_POINTERS, private.DEBUG_POINTERS_END),
             (private.ACCESS_RETURN, private.ACCESS_RETURN + 8),
         ):
