@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from timevm.engine.devices.base import InterruptLine
 from timevm.engine.devices.ide_bus_master import BusMaster
@@ -159,7 +159,7 @@ class IdeChannel:
 class _CommandBlock:
     """Data port (16 or 32 bits) and byte registers; a wider access of a byte register sees its low byte only."""
 
-    window: Final = 8
+    window = 8
 
     def __init__(self, channel: IdeChannel) -> None:
         self.name = f"{channel.name}-command"
@@ -186,7 +186,7 @@ class _CommandBlock:
 class _ControlBlock:
     """Alternate status and device control."""
 
-    window: Final = 1
+    window = 1
 
     def __init__(self, channel: IdeChannel) -> None:
         self.name = f"{channel.name}-control"

@@ -13,7 +13,7 @@ from timevm.engine.machine.spec import Blockdev, DeviceOption, Drive, MachineSpe
 from timevm.errors import UserError
 
 #: what a disk may hang on
-BLOCK_DEVICES = ("virtio-blk-device",)
+BLOCK_DEVICES = ("virtio-blk-device", "virtio-blk-pci", "ide-hd")
 DEFAULT_NULL_SIZE = 1 << 30
 #: values of ``cache=`` for which the guest sees no write cache; and for which nothing is ever synchronised
 WRITE_THROUGH, UNSAFE = ("writethrough", "directsync"), ("unsafe",)
@@ -34,6 +34,8 @@ class ImagePlan:
     write_cache: bool = True
     serial: str = ""
     size: int = 0
+    #: of a ``-blockdev``; the name of a ``-drive`` is its device's, the node's is made up
+    is_node_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,10 @@ class _Graph:
         durable = not _switch(shown, properties, "cache.no-flush", False)
         if blockdev.driver == "null-co":
             size = _size(shown, properties.get("size", str(DEFAULT_NULL_SIZE)))
-            return ImagePlan(blockdev.node_name, None, "null-co", readonly=readonly, size=size)
+            return ImagePlan(blockdev.node_name, None, "null-co", readonly=readonly, size=size, is_node_name=True)
         path = self._path_of(shown, blockdev)
         image_format = "raw" if blockdev.driver == "file" else blockdev.driver
-        return ImagePlan(blockdev.node_name, path, image_format, readonly=readonly, durable=durable)
+        return ImagePlan(blockdev.node_name, path, image_format, readonly=readonly, durable=durable, is_node_name=True)
 
     def _path_of(self, shown: str, blockdev: Blockdev) -> Path:
         properties = dict(blockdev.properties)

@@ -14,6 +14,7 @@ from timevm.engine.cpu.x86_64 import X86Cpu
 from timevm.engine.devices import uart16550
 from timevm.engine.devices.acpi_pm import AcpiPm
 from timevm.engine.devices.base import Stateful
+from timevm.engine.devices.fw_cfg import FwCfg
 from timevm.engine.devices.i8042 import I8042
 from timevm.engine.devices.i8254 import I8254
 from timevm.engine.devices.i8259_pair import INPUTS, I8259Pair
@@ -25,9 +26,13 @@ from timevm.engine.devices.piix_ide import PiixIde
 from timevm.engine.devices.shared_lines import SharedLines
 from timevm.engine.devices.system_control import Port61, Port92
 from timevm.engine.devices.uart16550 import Uart16550
+from timevm.engine.machine.acpi_tables import Tables
 from timevm.engine.machine.assembly import Assembly, Order, SerialPort
 from timevm.engine.machine.boards.pc_acpi import SCI, SerialResource, tables
 from timevm.engine.machine.boards.pc_cmos import contents
+from timevm.engine.machine.boards.pc_debug import debug_devices
+from timevm.engine.machine.boards.pc_disks import fill_channels
+from timevm.engine.machine.boards.pc_firmware import files, items
 from timevm.engine.machine.boards.pc_setup import set_up
 from timevm.engine.machine.images import Piece
 from timevm.engine.machine.io_ports import Absolute, PortMap, Ports, gaps
@@ -49,8 +54,8 @@ SERIAL_PORTS = 8
 TIMER_IRQ, KEYBOARD_IRQ, CLOCK_IRQ, IDE_IRQS = 0, 1, 8, (14, 15)
 #: command and control blocks of the two IDE channels
 IDE_COMMAND, IDE_CONTROL = (0x1F0, 0x170), (0x3F6, 0x376)
-#: addresses below 4 GiB that belong to PCI devices, first and last
-PCI_MEMORY = (0xE000_0000, 0xFEBF_FFFF)
+#: addresses below 4 GiB that belong to PCI devices: the lowest that the first may be, and the last
+PCI_MEMORY = (2 * GIB, 0xFEBF_FFFF)
 #: slot and function of what the chipset has
 HOST_BRIDGE, ISA_BRIDGE, IDE, POWER = (0, 0), (1, 0), (1, 1), (1, 3)
 
@@ -131,9 +136,14 @@ def assemble(order: Order) -> Assembly:
     port61 = Port61("port61", timer, clock)
     port92 = Port92("port92", gate_a20, reset_machine)
 
+    pci_memory = (max(PCI_MEMORY[0], ram.end), PCI_MEMORY[1])
+    described = tables(pci_memory, [SerialResource(*SERIAL[number]) for number in range(spec.serial_ports)])
+    console = SERIAL[0][0] if spec.serial_ports else None
+    firmware = FwCfg("fw_cfg", memory, items(), files(spec.ram_bytes, described, console))
     bus = PciBus("pci", reset_machine)
     isa = Piix3Isa("piix3", lines)
     ide = PiixIde("ide", memory, (lines.source(IDE_IRQS[0]), lines.source(IDE_IRQS[1])))
+    fill_channels(ide, order.disks)
     power = AcpiPm("pm", lines.source(SCI), clock, lambda: cpu.ask_stop(StopKind.POWER_OFF))
     for place, function in ((HOST_BRIDGE, I440fx("i440fx")), (ISA_BRIDGE, isa), (IDE, ide), (POWER, power)):
         bus.add(*place, function)
@@ -154,6 +164,9 @@ def assemble(order: Order) -> Assembly:
         *(Ports(f"ide{n}-command", IDE_COMMAND[n], 8, ide.channels[n].command_block) for n in (0, 1)),
         *(Ports(f"ide{n}-control", IDE_CONTROL[n], 1, ide.channels[n].control_block) for n in (0, 1)),
         Ports("pic-elcr", 0x4D0, 2, pic.edge_level),
+        *debug_devices(spec, _transmit(order, spec.serial_ports), lambda: cpu.ask_stop(StopKind.POWER_OFF)),
+        Ports("fw-cfg", 0x510, 2, firmware.control),
+        Ports("fw-cfg-dma", 0x514, 8, firmware.dma),
         Ports("pci-address", 0xCF8, 4, bus.address),
         Ports("pci-data", 0xCFC, 4, bus.data),
     ]
@@ -166,9 +179,9 @@ def assemble(order: Order) -> Assembly:
         for number, (uart, window) in enumerate(zip(uarts, serial_windows, strict=True))
     ]
 
-    cpu.map_mmio(PCI_MEMORY[0], PCI_MEMORY[1] + 1 - PCI_MEMORY[0], Absolute(bus.memory, PCI_MEMORY[0]))
+    cpu.map_mmio(pci_memory[0], pci_memory[1] + 1 - pci_memory[0], Absolute(bus.memory, pci_memory[0]))
 
-    placement = _placement(order, ram)
+    placement = _placement(order, ram, described)
     rom = Ram((1 << 32) - len(placement.rom), len(placement.rom))
     cpu.map_rom(rom.base, rom.host_address, rom.size)
 
@@ -177,7 +190,7 @@ def assemble(order: Order) -> Assembly:
         for piece in placement.pieces:
             memory.fill(piece.address, piece.data, piece.size)
         if placement.needs_set_up:
-            set_up(bus, isa, power, pic, PCI_MEMORY[1] + 1)
+            set_up(bus, isa, ide, power, pic, pci_memory[1] + 1)
         cpu.reset(RESET_VECTOR, ())
 
     def follow_devices() -> None:
@@ -187,6 +200,7 @@ def assemble(order: Order) -> Assembly:
     stateful: list[tuple[str, Stateful]] = [
         *((part.name, part) for part in (pic, lines, timer, rtc, keyboard, port61, port92)),
         *((uart.name, uart) for uart in uarts),
+        (firmware.name, firmware),
         (bus.name, bus),
         *((function.name, function) for _, function in sorted(bus.functions.items())),
     ]
@@ -211,7 +225,7 @@ def _transmit(order: Order, number: int) -> Callable[[bytes], None]:
     return lambda data: order.transmit(number, data)
 
 
-def _placement(order: Order, ram: Ram) -> PcPlacement:
+def _placement(order: Order, ram: Ram, described: Tables) -> PcPlacement:
     spec, images = order.spec, order.images
     if images.kernel is None and not spec.loaders:
         if images.bios is None:
@@ -221,8 +235,7 @@ def _placement(order: Order, ram: Ram) -> PcPlacement:
         return place_firmware(images.bios)
     if images.bios is not None:
         raise UserError("-bios with -kernel: this machine starts a kernel without firmware: leave one of them out")
-    serial = [SerialResource(*SERIAL[number]) for number in range(spec.serial_ports)]
-    described, root = tables(PCI_MEMORY, serial).placed(TABLES)
+    placed, root = described.placed(TABLES)
     return place_kernel(
         spec,
         images,
@@ -230,5 +243,5 @@ def _placement(order: Order, ram: Ram) -> PcPlacement:
         ranges(spec.ram_bytes),
         random_seed=derive(order.seed, "rng-seed", 32),
         rsdp=ROOT_POINTER,
-        tables=(Piece(TABLES, described, len(described)), Piece(ROOT_POINTER, root, len(root))),
+        tables=(Piece(TABLES, placed, len(placed)), Piece(ROOT_POINTER, root, len(root))),
     )

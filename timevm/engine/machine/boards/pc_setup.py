@@ -19,22 +19,26 @@ from timevm.engine.devices.pci_function import (
     PciFunction,
 )
 from timevm.engine.devices.pci_piix3 import ROUTES, WIRES, Piix3Isa
+from timevm.engine.devices.piix_ide import TIMING, PiixIde
 from timevm.engine.machine.boards.pc_acpi import PM_BASE, SCI
 
 #: IRQ of each of the four PCI interrupt wires
 INTERRUPTS = (10, 10, 11, 11)
 FIRST_PORT = 0xC000
+#: both IDE channels answer at their addresses: drivers look for this before they look for drives
+DECODED = 0x8000_8000
 #: level-triggered inputs, as the two edge/level registers have them
 LEVEL = 1 << SCI | 1 << 10 | 1 << 11
 
 
-def set_up(bus: PciBus, bridge: Piix3Isa, power: AcpiPm, pic: I8259Pair, memory_end: int) -> None:
+def set_up(bus: PciBus, bridge: Piix3Isa, ide: PiixIde, power: AcpiPm, pic: I8259Pair, memory_end: int) -> None:
     """All devices are in their power-on state.  ``memory_end``: addresses below it are for memory windows."""
     for wire in range(WIRES):
         bridge.config_write(ROUTES + wire, 1, INTERRUPTS[wire])
     pic.edge_level.write(0, 2, LEVEL)
     power.config_write(BASE, 4, PM_BASE | 1)
     power.config_write(MISCELLANEOUS, 1, 1)
+    ide.config_write(TIMING, 4, DECODED)
     port, memory = FIRST_PORT, memory_end
     for number, function in sorted(bus.functions.items()):
         command = 0
