@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getopt
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.blkreplay.qcow2.resize import resize
 from timevm.blkreplay.raw import RawImage
 from timevm.errors import HostError, TimevmError, UserError
+from timevm.img_arguments import HelpWanted, Options, UsageError, one_file, open_named, parse_options
 from timevm.img_convert import SPARSE_BYTES, copy, progress_bar
 from timevm.img_options import NewImage, check_late, formatting_line, parse_new_image
 from timevm.img_text import (
@@ -52,12 +52,6 @@ cluster_size=, lazy_refcounts=on|off, refcount_bits=, preallocation=off|metadata
 A SNAPSHOT is named by its id or its tag.  Exit status of check: 0 sound, 1 failed, 2 damaged, 3 leaks, 63 raw.
 """
 
-_Options = dict[str, str]
-
-
-class _UsageError(UserError):
-    """Answered with a hint at the help, as qemu-img does."""
-
 
 def run_img(argv: Sequence[str]) -> int:
     """``argv``: what follows ``timevm img``.  The exit status; errors are one sentence on stderr."""
@@ -69,13 +63,16 @@ def run_img(argv: Sequence[str]) -> int:
             return 0 if argv else FAILED
         command = _COMMANDS.get(argv[0])
         if command is None:
-            raise _UsageError(f"Command not found: {argv[0]}")
+            raise UsageError(f"Command not found: {argv[0]}")
         status = command(list(argv[1:]))
         sys.stdout.flush()
         return status
+    except HelpWanted:
+        print(_HELP, end="")
+        return 0
     except TimevmError as error:
         sys.stdout.flush()
-        hint = "\nTry 'timevm img --help' for more information" if isinstance(error, _UsageError) else ""
+        hint = "\nTry 'timevm img --help' for more information" if isinstance(error, UsageError) else ""
         text = "\n".join(map(printable, str(error).split("\n")))
         print(f"timevm img: {text}{hint}", file=sys.stderr)
         return error.exit_code
@@ -95,62 +92,15 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object, *
     print(f"WARNING: {message}" if category is GuessedRawWarning else f"timevm img: {message}", file=sys.stderr)
 
 
-def _parse(argv: list[str], short: str, long: Sequence[str] = ()) -> tuple[_Options, list[str]]:
-    """Options by name without dashes (the last one counts, ``o`` are joined), and what is left."""
-    try:
-        pairs, rest = getopt.gnu_getopt(argv, short + "h", [*long, "help"])
-    except getopt.GetoptError as error:
-        if "not recognized" in error.msg:
-            dashes = "-" if len(error.opt) == 1 else "--"
-            raise _UsageError(f"unrecognized option '{dashes}{error.opt}'") from None
-        raise _UsageError(error.msg) from None
-    options: _Options = {}
-    for name, value in pairs:
-        key = name.lstrip("-")
-        options[key] = f"{options[key]},{value}" if key == "o" and key in options else value
-    if "h" in options or "help" in options:
-        print(_HELP, end="")
-        raise SystemExit(0)
-    if options.get("output", "human") not in ("human", "json"):
-        raise UserError("--output must be used with human or json as argument.")
-    return options, rest
-
-
-def _one_file(rest: list[str]) -> str:
-    if len(rest) != 1:
-        raise _UsageError("Expecting one image file name")
-    return rest[0]
-
-
-def _open(name: str, options: _Options, *, read_only: bool = True, backing: bool = True) -> RawImage | Qcow2Image:
-    """Raises UserError, in qemu-img's words where a file is not there."""
-    try:
-        return open_image(
-            name,
-            options.get("f"),
-            read_only,
-            share="U" in options,
-            backing=backing,
-            repair_dirty=read_only or "r" not in options,
-        )
-    except UserError as error:
-        text = str(error)
-        if text.startswith("Failed to get"):
-            raise UserError(f"Could not open '{name}': {text}") from error
-        if isinstance(error.__cause__, OSError):
-            raise UserError(f"Could not open '{name}': {text}") from error
-        raise
-
-
 # -- create
 
 
 def _create(argv: list[str]) -> int:
-    options, rest = _parse(argv, "F:b:f:o:qu")
+    options, rest = parse_options(argv, "F:b:f:o:qu")
     if not rest:
-        raise _UsageError("Expecting image file name")
+        raise UsageError("Expecting image file name")
     if len(rest) > 2:
-        raise _UsageError(f"Unexpected argument: {rest[2]}")
+        raise UsageError(f"Unexpected argument: {rest[2]}")
     name = rest[0]
     size = parse_size(rest[1]) if len(rest) > 1 else None
     new = parse_new_image(name, options.get("f", "raw"), options.get("o", ""), options.get("b"), options.get("F"))
@@ -191,7 +141,7 @@ def create_new(name: str, new: NewImage, size: int) -> None:
             file = HostFile(name, read_only=False, create=True)
             try:
                 file.truncate(0)
-                file.truncate(size)
+                file.truncate(size + -size % 512)
             finally:
                 file.close()
         else:
@@ -205,10 +155,10 @@ def create_new(name: str, new: NewImage, size: int) -> None:
 
 
 def _info(argv: list[str]) -> int:
-    options, rest = _parse(argv, "f:U", ["output=", "backing-chain"])
-    name = _one_file(rest)
+    options, rest = parse_options(argv, "f:U", ["output=", "backing-chain"])
+    name = one_file(rest)
     chain = "backing-chain" in options
-    image: BlockNode | None = _open(name, options, backing=chain)
+    image: BlockNode | None = open_named(name, options, backing=chain)
     top = image
     shown = []
     try:
@@ -228,8 +178,8 @@ def _info(argv: list[str]) -> int:
 
 
 def _map(argv: list[str]) -> int:
-    options, rest = _parse(argv, "f:U", ["output=", "start-offset=", "max-length="])
-    image = _open(_one_file(rest), options)
+    options, rest = parse_options(argv, "f:U", ["output=", "start-offset=", "max-length="])
+    image = open_named(one_file(rest), options)
     try:
         start = parse_size(options.get("start-offset", "0"))
         end = start + parse_size(options["max-length"]) if "max-length" in options else None
@@ -249,12 +199,12 @@ def _map(argv: list[str]) -> int:
 
 
 def _check(argv: list[str]) -> int:
-    options, rest = _parse(argv, "f:r:qUT:", ["output=", "repair="])
-    name = _one_file(rest)
+    options, rest = parse_options(argv, "f:r:qUT:", ["output=", "repair="])
+    name = one_file(rest)
     wanted = options.get("r", options.get("repair"))
     if wanted not in (None, "leaks", "all"):
-        raise _UsageError(f"Unknown option value for -r (expecting 'leaks' or 'all'): {wanted}")
-    image = _open(name, options | ({"r": wanted} if wanted else {}), read_only=wanted is None, backing=False)
+        raise UsageError(f"Unknown option value for -r (expecting 'leaks' or 'all'): {wanted}")
+    image = open_named(name, options | ({"r": wanted} if wanted else {}), read_only=wanted is None, backing=False)
     try:
         if not isinstance(image, Qcow2Image):
             print("timevm img: This image format does not support checks", file=sys.stderr)
@@ -266,9 +216,9 @@ def _check(argv: list[str]) -> int:
         result = check(image)
     finally:
         image.close()
+    for line in result.messages:
+        print(line, file=sys.stderr)
     if not quiet:
-        for line in result.messages:
-            print(line, file=sys.stderr)
         json_wanted = options.get("output") == "json"
         print(as_json(check_fields(result, name, fixed)) if json_wanted else "\n".join(check_lines(result)))
     return CORRUPT if result.corruptions else LEAKS if result.leaks else 0
@@ -294,15 +244,15 @@ def _repair(image: Qcow2Image, wanted: str, quiet: bool) -> dict[str, int]:
 
 
 def _snapshot(argv: list[str]) -> int:
-    options, rest = _parse(argv, "la:c:d:qUf:")
-    name = _one_file(rest)
+    options, rest = parse_options(argv, "la:c:d:qUf:")
+    name = one_file(rest)
     actions = [action for action in "lacd" if action in options]
     if len(actions) > 1:
-        raise _UsageError("Cannot mix '-l', '-a', '-c', '-d'")
+        raise UsageError("Cannot mix '-l', '-a', '-c', '-d'")
     if not actions:
         return 0
     action = actions[0]
-    image = _open(name, options, read_only=action == "l")
+    image = open_named(name, options, read_only=action == "l")
     try:
         if action == "l":
             if isinstance(image, Qcow2Image) and image.records:
@@ -346,7 +296,7 @@ def _change_snapshots(image: RawImage | Qcow2Image, action: str, tag: str) -> No
 
 
 def _convert(argv: list[str]) -> int:
-    options, rest = _parse(argv, "f:O:o:l:S:m:t:T:pqUnWc")
+    options, rest = parse_options(argv, "f:O:o:l:S:m:t:T:pqUnWc")
     if len(rest) < 2:
         raise UserError("Must specify image file name")
     if len(rest) > 2:
@@ -361,7 +311,7 @@ def _convert(argv: list[str]) -> int:
         raise UserError(
             f"Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to {1 << 31}."
         )
-    source = _open(rest[0], options)
+    source = open_named(rest[0], options)
     try:
         node: BlockNode = source
         if "l" in options:
@@ -374,7 +324,7 @@ def _convert(argv: list[str]) -> int:
     return 0
 
 
-def _copy_to(name: str, wanted: str, source: BlockNode, options: _Options, sparse: int) -> None:
+def _copy_to(name: str, wanted: str, source: BlockNode, options: Options, sparse: int) -> None:
     fresh = "n" not in options
     if fresh:
         new = parse_new_image(name, wanted, options.get("o", ""), None, None)
@@ -388,13 +338,13 @@ def _copy_to(name: str, wanted: str, source: BlockNode, options: _Options, spars
 
 
 def _resize(argv: list[str]) -> int:
-    options, rest = _parse(argv, "f:q", ["shrink"])
+    options, rest = parse_options(argv, "f:q", ["shrink"])
     if len(rest) != 2:
-        raise _UsageError("Expecting image file name and size")
+        raise UsageError("Expecting image file name and size")
     name, text = rest
     sign = {"+": 1, "-": -1}.get(text[:1], 0)
     number = parse_size(text.lstrip("+-") if sign else text)
-    image = _open(name, options, read_only=False)
+    image = open_named(name, options, read_only=False)
     try:
         size = image.size + sign * number if sign else number
         if size <= 0:

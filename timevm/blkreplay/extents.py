@@ -145,7 +145,7 @@ def _behind(image: Qcow2Image, low: int, high: int, depth: int) -> Iterator[Exte
 def is_preallocated(image: Qcow2Image) -> bool:
     """The file takes clearly less space than its clusters: so its tables were made ahead, and holes are zeroes."""
     size = image.cluster_size
-    real = -(-image.file.allocated_bytes // size)
+    real = image.file.allocated_bytes // size
     threshold = max(real * 10 // 9, real + 2)
     clusters = -(-image.file.size // size)
     if clusters < threshold:
