@@ -36,7 +36,6 @@ class _Connection:
         self._link = Link()
         self._queue: asyncio.Queue[Packet | Oversized | Malformed | None] = asyncio.Queue(_QUEUE)
         self._unanswered = 0
-        #: a client waits for a stop reply, and would take an exit for one
         self._busy = False
 
     async def run(self) -> None:
@@ -49,8 +48,8 @@ class _Connection:
             if reading.done() and not answering.done() and not self._busy:
                 await answering  # what was asked before half-closing is answered
         except asyncio.CancelledError:
-            if self._busy:
-                self._writer.write(self._link.send(b"W00"))  # the machine is gone: that ends gdb's waiting in order
+            if self._busy and self._session.lets_go:
+                self._writer.write(self._link.send(b"W00"))  # the machine is gone: that ends the waiting in order
             raise
         finally:
             for task in (answering, reading):

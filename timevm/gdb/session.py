@@ -56,13 +56,15 @@ _WRITE_REFUSALS = {
     ReplayMode.RECORD: "registers and memory cannot be written while recording: the recording would not know of it",
 }
 
+_WAYS_BACK = (Ask.REVERSE_STEP, Ask.REVERSE_CONTINUE)
+
 Handler = Callable[[Any], Awaitable[list[bytes]]]
 
 
 class GdbSession:
     """``open`` first, then ``handle`` one request after the other, ``close`` at the end.
 
-    ``interrupt`` may be called while ``handle`` is under way.  ``over``: the client wants the machine to end.
+    ``interrupt`` may be called while ``handle`` is under way.
     """
 
     def __init__(self, vm: VmPort, monitor: MonitorLine | None = None) -> None:
@@ -72,7 +74,10 @@ class GdbSession:
         self._table = StopTable()
         self._physical = False
         self._refreshes = False
+        #: the client wants the machine to end
         self.over = False
+        #: the request under way, or the last one, let the machine go: the client waits to hear how that ends
+        self.lets_go = False
         self._by_type: dict[type, Handler] = {
             Supported: self._supported,
             ReadRegister: self._read_register,
@@ -94,7 +99,7 @@ class GdbSession:
         }
         self._by_ask: dict[Ask, Callable[[], Awaitable[list[bytes]]]] = {
             Ask.WHY_STOPPED: self._why_stopped,
-            Ask.ATTACH: self._why_stopped,
+            Ask.ATTACH: self._attach,
             Ask.READ_REGISTERS: self._read_registers,
             Ask.REVERSE_STEP: self._reverse_step,
             Ask.REVERSE_CONTINUE: self._reverse_go,
@@ -136,6 +141,7 @@ class GdbSession:
 
     async def handle(self, request: Request) -> list[bytes]:
         """The payloads to send, in order.  Raises nothing of timevm.errors: those become an answer."""
+        self.lets_go = isinstance(request, Continue | Step | StepRange) or request in _WAYS_BACK
         try:
             if isinstance(request, Ask):
                 if request in self._by_ask:
@@ -186,11 +192,14 @@ class GdbSession:
         return [";".join(features).encode()]
 
     async def _why_stopped(self) -> list[bytes]:
-        """Asked first by a new client, who must find nothing of another one's (as QEMU)."""
-        await self._vm.stop()
+        """Asked first by a new client, who must find nothing of an earlier one's (as QEMU)."""
         if self._table:
             await self._set_stops(StopTable())
         return [stopped(self._client)]
+
+    async def _attach(self) -> list[bytes]:
+        await self._vm.stop()
+        return await self._why_stopped()
 
     async def _stop_and_answer(self) -> list[bytes]:
         await self._vm.stop()
