@@ -208,3 +208,14 @@ def test_each_consumer_gets_what_was_written_since_it_asked(moves: list[tuple[st
         for log, each in zip(logs, wanted, strict=True):
             assert log.take().tolist() == sorted(each)
         assert bool(logs) == (pages.method != "nothing is watched")
+
+
+def test_what_was_ever_written_is_known_also_from_before_anybody_watched() -> None:
+    ram = Ram(0, 64 * PAGE)
+    ram.write(3 * PAGE + 5, b"before")
+    assert not ram.read(7 * PAGE, 8).strip(b"\0")  # a look is no write
+    pages = DirtyPages(ram)
+    log = pages.log(everything=False)
+    ram.write(9 * PAGE, b"after")
+    assert log.take().tolist() == [9]
+    assert pages.ever().tolist() == [3, 9]

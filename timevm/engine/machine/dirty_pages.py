@@ -32,7 +32,7 @@ UFFD_FEATURE_WP_UNPOPULATED, UFFD_FEATURE_WP_ASYNC = 1 << 13, 1 << 15
 UFFDIO_REGISTER_MODE_WP = 1 << 1
 UFFDIO_WRITEPROTECT_MODE_WP = 1 << 0
 PM_SCAN_WP_MATCHING, PM_SCAN_CHECK_WPASYNC = 1 << 0, 1 << 1
-PAGE_IS_WRITTEN = 1 << 1
+PAGE_IS_WRITTEN, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, PAGE_IS_ZERO = 1 << 1, 1 << 3, 1 << 4, 1 << 5
 #: regions that one PAGEMAP_SCAN call gives at most
 REGIONS = 4096
 
@@ -98,34 +98,14 @@ class KernelWatcher:
 
     def take(self) -> PageNumbers:
         """One system call for every REGIONS runs of pages."""
-        runs: list[npt.NDArray[np.int64]] = []
-        at = self._start
-        while at < self._end:
-            request = bytearray(
-                struct.pack(
-                    "=12Q",
-                    96,
-                    PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
-                    at,
-                    self._end,
-                    0,
-                    self._regions.ctypes.data,
-                    REGIONS,
-                    0,
-                    0,
-                    PAGE_IS_WRITTEN,
-                    0,
-                    PAGE_IS_WRITTEN,
-                )
-            )
-            count = fcntl.ioctl(self._pagemap, PAGEMAP_SCAN, request)
-            if count:
-                found = self._regions[:count, :2].astype(np.int64)
-                runs.append((found - self._start) // PAGE)
-            at = struct.unpack_from("=Q", request, 32)[0]
-        if not runs:
-            return np.empty(0, dtype=np.int64)
-        return _numbers(np.concatenate(runs))
+        return _scan(
+            self._pagemap,
+            self._start,
+            self._end,
+            self._regions,
+            flags=PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC,
+            all_of=PAGE_IS_WRITTEN,
+        )
 
     def close(self) -> None:
         for descriptor in (self._pagemap, self._fault):
@@ -137,6 +117,47 @@ class KernelWatcher:
         # A process may run many machines, one after the other.
         if hasattr(self, "_fault"):
             self.close()
+
+
+def _populated(ram: Ram) -> PageNumbers:
+    """Pages for which the host has memory of their own, while nobody watches.  Raises OSError if nobody tells."""
+    pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _scan(
+            pagemap,
+            ram.host_address,
+            ram.host_address + ram.size,
+            np.zeros((REGIONS, 3), dtype=np.uint64),
+            all_of=PAGE_IS_ZERO,
+            inverted=PAGE_IS_ZERO,
+            any_of=PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+        )
+    finally:
+        os.close(pagemap)
+
+
+def _scan(
+    pagemap: int,
+    start: int,
+    end: int,
+    regions: npt.NDArray[np.uint64],
+    *,
+    flags: int = 0,
+    all_of: int,
+    inverted: int = 0,
+    any_of: int = 0,
+) -> PageNumbers:
+    """Numbers (from ``start`` on) of the pages between two addresses that are ``all_of``, the ``inverted`` ones not."""
+    runs: list[npt.NDArray[np.int64]] = []
+    at = start
+    while at < end:
+        words = (96, flags, at, end, 0, regions.ctypes.data, len(regions), 0, inverted, all_of, any_of, all_of | any_of)
+        request = bytearray(struct.pack("=12Q", *words))
+        count = fcntl.ioctl(pagemap, PAGEMAP_SCAN, request)
+        if count:
+            runs.append((regions[:count, :2].astype(np.int64) - start) // PAGE)
+        at = struct.unpack_from("=Q", request, 32)[0]
+    return _numbers(np.concatenate(runs)) if runs else np.empty(0, dtype=np.int64)
 
 
 def _numbers(runs: npt.NDArray[np.int64]) -> PageNumbers:
@@ -213,6 +234,7 @@ class DirtyPages:
         self.page_count = ram.page_count
         self._watcher: Watcher | None = None
         self._logs: list[DirtyLog] = []
+        self._ever = np.zeros(ram.page_count, dtype=np.bool_)
 
     @property
     def method(self) -> str:
@@ -226,11 +248,21 @@ class DirtyPages:
         self._logs.append(log)
         return log
 
+    def ever(self) -> PageNumbers:
+        """Ascending numbers of the pages that may hold something else than the zeroes with which RAM begins."""
+        self.look()
+        return np.flatnonzero(self._ever)
+
     def look(self) -> None:
         """Ask the watcher now."""
         if self._watcher is None:
+            try:
+                self._ever[_populated(self._ram)] = True
+            except OSError:
+                self._ever[:] = True
             self._watcher = watcher_for(self._ram)
         numbers = self._watcher.take()
         if len(numbers):
+            self._ever[numbers] = True
             for log in self._logs:
                 log.put(numbers)

@@ -20,7 +20,7 @@ import numpy as np
 from timevm.engine.cpu.base import Cpu
 from timevm.engine.machine.dirty_pages import DirtyPages
 from timevm.engine.machine.ram import PAGE, Ram
-from timevm.engine.snapshot.page_store import BATCH, PageStore, Table
+from timevm.engine.snapshot.page_store import BATCH, Numbers, PageStore, Table
 from timevm.engine.snapshot.position import Position
 from timevm.engine.snapshot.thinning import weakest
 from timevm.errors import InternalError
@@ -112,7 +112,9 @@ class Checkpoints:
         pages = machine.ram.page_count
         # the start, the present and where a journey began stay whatever the budget says
         self._store = PageStore(self.budget // PAGE + 3 * pages)
-        self._dirty = machine.dirty.log()
+        self._dirty = machine.dirty.log(everything=False)
+        #: what was written before that; for the first checkpoint
+        self._first: Numbers | None = machine.dirty.ever()
         self._kept: list[Checkpoint] = []
         #: RAM is this one's but for the pages that `_dirty` knows
         self._base = Checkpoint(Position(-1), b"", np.zeros(pages, dtype=np.int32), 0.0, 0)
@@ -128,7 +130,7 @@ class Checkpoints:
         if known is not None:
             return known
         begin = time.perf_counter()
-        numbers = self._dirty.take()
+        numbers = self._written()
         table = self._base.table.copy()
         slots = self._store.add(self._machine.ram.pages, numbers)
         table[numbers] = slots
@@ -143,6 +145,14 @@ class Checkpoints:
         self._taken += 1
         self._taking += taken.seconds
         return taken
+
+    def _written(self) -> Numbers:
+        """Pages that may differ from what the present's table says, ascending."""
+        numbers = self._dirty.take()
+        if self._first is not None:
+            first, self._first = self._first, None
+            numbers = np.union1d(first, numbers)
+        return numbers
 
     def _find(self, position: Position) -> Checkpoint | None:
         at = bisect.bisect_left(self._kept, position, key=_place)
@@ -192,7 +202,7 @@ class Checkpoints:
         """The machine is there.  0.2 ms and about 1 us for each page that was written or differs."""
         begin = time.perf_counter()
         differs = np.flatnonzero(self._base.table != checkpoint.table)
-        written = self._dirty.take()
+        written = self._written()
         numbers = np.union1d(differs, written) if len(differs) else written
         self._write(checkpoint.table, numbers)
         self._dirty.take()  # that was us
@@ -201,7 +211,7 @@ class Checkpoints:
         self._restored += 1
         self._restoring += time.perf_counter() - begin
 
-    def _write(self, table: Table, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+    def _write(self, table: Table, numbers: Numbers) -> None:
         """RAM's pages of these numbers become what ``table`` says; translations of what changed are dropped."""
         pages, kept = self._machine.ram.pages, self._store.pages
         for first in range(0, len(numbers), BATCH):
@@ -212,7 +222,7 @@ class Checkpoints:
             pages[target] = wanted[changed]
             self._drop_translations(target)
 
-    def _drop_translations(self, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+    def _drop_translations(self, numbers: Numbers) -> None:
         if not len(numbers):
             return
         base, cpu = self._machine.ram.base, self._machine.cpu
