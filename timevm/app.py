@@ -70,6 +70,8 @@ class _Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._front_ends: FrontEnds | None = None
         self._signals = 0
+        #: the recording never had a first instruction: nothing is left behind
+        self._void = False
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -128,7 +130,7 @@ class _Daemon:
                 self._spawn(self._serve(vm, devices), "monitors")
             parting = self._parting(vm, await self._over)
         finally:
-            code = await self._leave(vm, lines, parting)
+            code = await self._leave(vm, machine, lines, parting)
         return code
 
     def _make_vm(self, machine: Machine, history: History, lines: SerialLines) -> Vm:
@@ -146,8 +148,18 @@ class _Daemon:
         )
 
     async def _begin(self, vm: Vm) -> None:
-        if self._config.loadvm is not None:
-            await vm.load_snapshot(self._config.loadvm)
+        """To the first instruction.  Raises UserError, HostError; a recording that was to be made is gone then."""
+        snapshot = self._config.machine.rrsnapshot
+        try:
+            if self._config.loadvm is not None:
+                await vm.load_snapshot(self._config.loadvm)
+            if snapshot is not None and self._mode is ReplayMode.RECORD:
+                await vm.save_snapshot(snapshot)
+            if snapshot is not None and self._mode is ReplayMode.PLAY:
+                await vm.load_snapshot(snapshot)
+        except TimevmError:
+            self._void = self._mode is ReplayMode.RECORD
+            raise
         if not self._config.start_paused:
             await vm.cont()
 
@@ -195,7 +207,7 @@ class _Daemon:
             return _Parting("shutdown", 0)
         return _Parting("quit", 1 if over.reason is OverReason.FAILED else 0)
 
-    async def _leave(self, vm: Vm, lines: SerialLines, parting: _Parting) -> int:
+    async def _leave(self, vm: Vm, machine: Machine, lines: SerialLines, parting: _Parting) -> int:
         code = parting.exit_code
         try:
             await vm.leave(parting.reason)
@@ -206,6 +218,13 @@ class _Daemon:
         except TimevmError as failure:
             self._say(str(failure))
             code = 1
+        try:
+            machine.close()
+        except TimevmError as failure:
+            self._say(str(failure))
+            code = 1
+        if self._void and self._config.machine.rrfile is not None:
+            self._config.machine.rrfile.unlink(missing_ok=True)
         await lines.flush(_LAST_WORDS)
         if self._front_ends is not None:
             await self._front_ends.close()
