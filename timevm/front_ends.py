@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from timevm.block_monitor import BlockMonitor
 from timevm.chardev.base import Backend
 from timevm.chardev.endpoint import EndpointServer, Handler, over_telnet
 from timevm.chardev.mux import FrontEnd
@@ -46,6 +47,7 @@ class FrontEnds:
             vm,
             machines=machine_list(config.machine.architecture),
             chardevs=list(devices.lines()),
+            block=BlockMonitor(vm),
             human_monitor=self._human_monitor_line,
             gdb_server=self._command_gdb_server,
             prompt=config.prompt,

@@ -11,8 +11,10 @@ keep nothing: it is refused.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,13 +26,15 @@ from timevm.blkreplay.journal import Journal
 from timevm.blkreplay.layer import ImageLayer, Layer
 from timevm.blkreplay.node import BlockNode
 from timevm.blkreplay.null import NullNode
-from timevm.blkreplay.opening import open_image
+from timevm.blkreplay.opening import GuessedRawWarning, open_image
 from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.blkreplay.raw import RawImage
 from timevm.blkreplay.temporary_overlay import TemporaryOverlay
 from timevm.engine.machine.block_graph import DiskPlan, ImagePlan, plan_disks
 from timevm.engine.machine.spec import MachineSpec
 from timevm.errors import TimevmError, UserError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -230,7 +234,11 @@ def _open(plan: ImagePlan, spec: MachineSpec) -> OpenImage:
     readonly = plan.readonly or plan.snapshot
     if spec.mode == "play" and not os.access(plan.path, os.W_OK):
         readonly = True  # a replay writes VM snapshots only
-    node = open_image(plan.path, plan.format, readonly, durable=plan.durable)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", GuessedRawWarning)
+        node = open_image(plan.path, plan.format, readonly, durable=plan.durable)
+    for warning in said:
+        _log.warning("%s", warning.message)
     overlay = TemporaryOverlay(node) if plan.snapshot and spec.mode != "play" else None
     return OpenImage(plan, node, node, overlay)
 
