@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import c_uint64, c_void_p
-from typing import Any, Protocol
+from typing import Any
 
 import unicorn
 from unicorn import arm64_const as arm64
@@ -18,8 +18,9 @@ from unicorn import unicorn_const as const
 from timevm.engine.cpu import aarch64_private as private
 from timevm.engine.cpu import native, psci, unicorn_library
 from timevm.engine.cpu.aarch64_registers import REGISTERS, SYSTEM_BY_NAME, UNICORN_NUMBER, SystemRegister
-from timevm.engine.cpu.base import Collected, MmioHandler, Stop, StopKind, WatchKind, Watchpoint
-from timevm.errors import GuestError, InternalError, UserError
+from timevm.engine.cpu.base import MmioHandler, Stop, StopKind
+from timevm.engine.cpu.unicorn_cpu import TOP, UnicornCpu, UnicornWindow, no_output
+from timevm.errors import GuestError, UserError
 
 MODELS = {
     "cortex-a53": arm64.UC_CPU_ARM64_A53,
@@ -32,7 +33,6 @@ LINES = {"irq": 1, "fiq": 2}
 TIMERS = ("virtual-timer", "physical-timer")
 
 TRANSLATION_BUFFER = 128 << 20
-TOP = (1 << 64) - 1
 #: ``uc_ctl``'s number for writing UC_CTL_TLB_TYPE with one argument (UC_CTL_WRITE in unicorn.h)
 TRANSLATION_REQUEST = const.UC_CTL_TLB_TYPE | 1 << 26 | const.UC_CTL_IO_WRITE << 30
 SCTLR_MMU = 1
@@ -64,54 +64,13 @@ def features_debug(raw: int) -> int:
     return raw & ~(0xF << 8)
 
 
-def _passed_stop(passed: native.PassedStop) -> Stop:
-    if not passed.is_watchpoint:
-        return Stop(StopKind.BREAKPOINT, int(passed.icount), int(passed.pc))
-    return Stop(StopKind.WATCHPOINT, int(passed.icount), int(passed.pc), int(passed.address), bool(passed.is_write))
-
-
-class WindowPort(Protocol):
-    """What a device may hand to the native side of its window, so that hot registers cost no Python call."""
-
-    def set_constant_read(self, offset: int | None, value: int = 0) -> None:
-        """Reads at ``offset`` give ``value`` and have no effect."""
-
-    def set_output(self, offset: int | None) -> None:
-        """Writes at ``offset`` have no other effect than their low byte going to ``output``."""
-
-
-class Aarch64Window:
-    """A window of device registers and its native twin."""
-
-    def __init__(self, cpu: Aarch64Cpu, number: int, handler: MmioHandler, output: Callable[[bytes], None]) -> None:
-        self.handler = handler
-        self._output = output
-        self.twin = native.Window(
-            engine=ctypes.addressof(cpu.native.engine),
-            number=number,
-            constant_offset=native.NO_OFFSET,
-            output_offset=native.NO_OFFSET,
-        )
-
-    def set_constant_read(self, offset: int | None, value: int = 0) -> None:
-        self.twin.constant_value = value
-        self.twin.constant_offset = native.NO_OFFSET if offset is None else offset
-
-    def set_output(self, offset: int | None) -> None:
-        self.twin.output_offset = native.NO_OFFSET if offset is None else offset
-
-    def drain(self) -> None:
-        used = self.twin.output_used
-        if used:
-            data = bytes(self.twin.output[:used])
-            self.twin.output_used = 0
-            self._output(data)
-
-
-class Aarch64Cpu:
+class Aarch64Cpu(UnicornCpu):
     """See ``Cpu``.  ``time_shift``: virtual ns = (icount << time_shift) + warp; ``seed``: 64 bits for RNDR."""
 
     registers = REGISTERS
+    suffix = "aarch64"
+    access_hook = "timevm_access"
+    shortest_instruction = 4
 
     def __init__(
         self,
@@ -133,40 +92,26 @@ class Aarch64Cpu:
         if model not in MODELS:
             raise UserError(f"unable to find CPU model '{model}' (known: {', '.join(MODELS)})")
         private.prove()
-        library = native.load()
         self.model = model
-        self._library = library
         self._timer_changed = timer_line
-        self._engine = unicorn.Uc(const.UC_ARCH_ARM64, const.UC_MODE_ARM, MODELS[model])
-        self._engine.ctl_set_tcg_buffer_size(translation_buffer)
-        self._engine.ctl_set_page_size(4096)
-        self._engine.ctl_exits_enabled(True)
-        self._engine.reg_read(arm64.UC_ARM64_REG_PC)  # Unicorn makes its CPU at the first use, after these settings
-        self._handle = unicorn_library.handle_of(self._engine)
-        self._state = private.find_cpu_state(self._engine)
-        self._env = self._state + private.ENV
-        if not exit_checks:
-            ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
+        self._unicorn = unicorn.Uc(const.UC_ARCH_ARM64, const.UC_MODE_ARM, MODELS[model])
+        self._unicorn.ctl_set_tcg_buffer_size(translation_buffer)
+        self._unicorn.ctl_set_page_size(4096)
+        self._unicorn.ctl_exits_enabled(True)
+        self._unicorn.reg_read(arm64.UC_ARM64_REG_PC)  # Unicorn makes its CPU at the first use, after these settings
+        cpu_state = private.find_cpu_state(self._unicorn)
+        self._env = cpu_state + private.ENV
         self._flush_tlb = unicorn_library.function("tlb_flush_aarch64", None, c_void_p)
-        self._flush_translations = unicorn_library.function("tb_flush_aarch64", None, c_void_p)
         self._invalidate = unicorn_library.function(
             "tb_invalidate_phys_range_aarch64", None, c_void_p, c_uint64, c_uint64
         )
-        self._translate = unicorn_library.function(
-            "arm_cpu_get_phys_page_attrs_debug_aarch64", c_uint64, c_void_p, c_uint64, c_void_p
-        )
         self._ram_offset = unicorn_library.function("qemu_ram_addr_from_host_aarch64", c_uint64, c_void_p, c_uint64)
         self._context_size = self._measure_context()
-        self._windows: list[Aarch64Window] = []
-        self._failure: BaseException | None = None
-        self._waiting = False
         self._breakpoint_hooks: dict[int, int] = {}
-        self._breakpoints: frozenset[int] = frozenset()
-        self._watchpoints: frozenset[Watchpoint] = frozenset()
-        self._applied_watchpoints: frozenset[Watchpoint] = frozenset()
-        self._watch_hooks: list[int] = []
         self._flat_translation = flat_translation
-        self._make_native(time_shift, seed)
+        self._make_native(cpu_state, time_shift, seed)
+        if not exit_checks:
+            ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
         self._add_hooks()
         self._prepare_system()
         self._initial = self._context()
@@ -175,17 +120,12 @@ class Aarch64Cpu:
 
     def _measure_context(self) -> int:
         """Bytes of the CPU structure that make up its state (a ``uc_context`` begins with that size)."""
-        context = self._engine.context_save()
+        context = self._unicorn.context_save()
         return int(ctypes.c_size_t.from_address(context.context.value).value)
 
-    def _make_native(self, time_shift: int, seed: int) -> None:
-        self._callbacks = (
-            native.DeviceRead(self._device_read),
-            native.DeviceWrite(self._device_write),
-            native.DrainOutput(self._drain_output),
-            native.TimerLine(self._timer_line),
-        )
-        env, state = self._env, self._state
+    def _make_native(self, cpu_state: int, time_shift: int, seed: int) -> None:
+        env = self._env
+        self._timer_call = native.TimerLine(self._timer_line)
         self.native = native.Aarch64(
             x=env + private.X0,
             pstate=env + private.PSTATE,
@@ -199,40 +139,17 @@ class Aarch64Cpu:
             target_level=env + private.TARGET_LEVEL,
             seed=seed & TOP,
             time_shift=time_shift,
-            timer_line=self._callbacks[3],
+            timer_line=self._timer_call,
         )
-        engine = self.native.engine
-        engine.call = native.UnicornCalls(
-            emu_stop=unicorn_library.exported("uc_emu_stop"),
-            leave_block=unicorn_library.exported("cpu_loop_exit_noexc_aarch64"),
-            restore_state=unicorn_library.exported("cpu_restore_state_aarch64"),
-            flush_translations=unicorn_library.exported("tb_flush_aarch64"),
-            invalidate_range=unicorn_library.exported("tb_invalidate_phys_range_aarch64"),
-            take_exception=unicorn_library.exported("arm_cpu_do_interrupt_aarch64"),
-            flush_tlb_page=unicorn_library.exported("tlb_flush_page_aarch64"),
-            control=unicorn_library.exported("uc_ctl"),
-            translate=unicorn_library.exported("arm_cpu_get_phys_page_attrs_debug_aarch64"),
+        self._adopt(native.load(), self.native, self.native.engine, cpu_state)
+        self.native.engine.call = self._unicorn_calls("arm_cpu_do_interrupt", "arm_cpu_get_phys_page_attrs_debug")
+        self._place_common(
+            pc=env + private.PC,
+            next_block_flags=cpu_state + private.NEXT_BLOCK_FLAGS,
+            exception_index=cpu_state + private.EXCEPTION_INDEX,
+            access_host_pc=cpu_state + private.ACCESS_HOST_PC,
         )
-        engine.unicorn, engine.cpu_state = self._handle, state
-        engine.pc = env + private.PC
-        engine.next_block_flags = state + private.NEXT_BLOCK_FLAGS
-        engine.exception_index = state + private.EXCEPTION_INDEX
-        engine.access_host_pc = state + private.ACCESS_HOST_PC
-        engine.skip_breakpoint_at = engine.skip_watchpoint_at = engine.settle_at = -1
-        engine.device_read, engine.device_write, engine.drain_output = self._callbacks[:3]
         self._pc = ctypes.c_uint64.from_address(env + private.PC)
-        self._next_block_flags = ctypes.c_uint32.from_address(state + private.NEXT_BLOCK_FLAGS)
-        self._address = ctypes.addressof(self.native)
-
-    def _native_function(self, name: str) -> int:
-        address = ctypes.cast(getattr(self._library, name), c_void_p).value
-        assert address is not None
-        return address
-
-    def _hook(self, kind: int, name: str, instruction: int = 0, begin: int = 1, end: int = 0) -> int:
-        """A native function for a kind of event between two addresses; ``begin > end``: everywhere."""
-        function = self._native_function(name)
-        return unicorn_library.add_hook(self._engine, kind, function, self._address, begin, end, instruction)
 
     def _add_hooks(self) -> None:
         self._hook(const.UC_HOOK_BLOCK, "timevm_block")
@@ -249,7 +166,7 @@ class Aarch64Cpu:
         self._write_system(HCR_EL2, HCR_AARCH64 | (HCR_POINTER_AUTHENTICATION if is_max else 0))
         if is_max:
             self._write_system(CPTR_EL3, self._read_system(CPTR_EL3) | CPTR_SVE)
-        self._engine.reg_write(arm64.UC_ARM64_REG_PSTATE, RESET_PSTATE)
+        self._unicorn.reg_write(arm64.UC_ARM64_REG_PSTATE, RESET_PSTATE)
         # writing a register through this path also rebuilds the flags that translated code depends on
         self._write_system(SYSTEM_BY_NAME["ELR_EL1"], 0)
         self.native.features_processor = features_processor(self._read_system(ID_PROCESSOR))
@@ -279,27 +196,11 @@ class Aarch64Cpu:
                 self._hook(kind, "timevm_unmapped", begin=begin, end=end)
 
     def map_mmio(
-        self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = lambda data: None
-    ) -> Aarch64Window:
-        """``output`` gets what is written to the register named by ``Aarch64Window.set_output``."""
-        number = len(self._windows)
-        if number == native.MAX_WINDOWS:
-            raise InternalError(f"more than {native.MAX_WINDOWS} device windows")
-        window = Aarch64Window(self, number, handler, output)
-        self._windows.append(window)
-        self.native.engine.windows[number] = ctypes.pointer(window.twin)
-        self.native.engine.window_count = number + 1
-        twin = ctypes.addressof(window.twin)
-        error = unicorn_library.mmio_map(
-            self._handle,
-            base,
-            size,
-            self._native_function("timevm_device_read"),
-            twin,
-            self._native_function("timevm_device_write"),
-            twin,
-        )
-        unicorn_library.check(error, f"map a device at {base:#x}")
+        self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output
+    ) -> UnicornWindow:
+        """``output`` gets what is written to the register named by ``UnicornWindow.set_output``."""
+        window = self._new_window(handler, output)
+        self._map_window(base, size, "timevm_device", ctypes.addressof(window.twin))
         return window
 
     def code_changed(self, base: int, size: int) -> None:
@@ -308,44 +209,6 @@ class Aarch64Cpu:
         if start < end:
             offset = ram.ram_offset - ram.ram_base
             self._invalidate(self._handle, start + offset, end + offset)
-
-    def flush_translations(self) -> None:
-        """Drop all translated code; only speed changes."""
-        self._flush_translations(self._state)
-
-    # ---- calls from native code; an exception is kept and raised by `run`
-
-    def _fail(self, error: BaseException) -> None:
-        if self._failure is None:
-            self._failure = error
-        self.native.engine.stop = native.STOP_CALLBACK_FAILED
-        self._look_soon()
-
-    def _look_soon(self) -> None:
-        engine = self.native.engine
-        engine.horizon -= engine.budget
-        engine.budget = 0
-
-    def _device_read(self, window: int, offset: int, size: int) -> int:
-        try:
-            return self._windows[window].handler.read(offset, size) & TOP
-        except BaseException as error:  # noqa: BLE001 - must not cross native frames; raised again by run()
-            self._fail(error)
-            return 0
-
-    def _device_write(self, window: int, offset: int, size: int, value: int) -> None:
-        try:
-            target = self._windows[window]
-            target.drain()
-            target.handler.write(offset, size, value)
-        except BaseException as error:  # noqa: BLE001 - must not cross native frames; raised again by run()
-            self._fail(error)
-
-    def _drain_output(self, window: int) -> None:
-        try:
-            self._windows[window].drain()
-        except BaseException as error:  # noqa: BLE001 - must not cross native frames; raised again by run()
-            self._fail(error)
 
     def _timer_line(self, timer: int, level: int) -> None:
         try:
@@ -361,52 +224,20 @@ class Aarch64Cpu:
         return int(engine.horizon - engine.budget - ((engine.block_end - self._pc.value) >> 2))
 
     @property
-    def waiting(self) -> bool:
-        """The CPU executed WFI and no interrupt input is active."""
-        return self._waiting
+    def _stop_pc(self) -> int:
+        return self._pc.value
 
-    def kick(self) -> None:
-        self.native.engine.kick = 1
+    def _wakes(self) -> bool:
+        self._library.timevm_evaluate_timers(self._address, self.icount)
+        self._raise_failure()
+        return bool(self.native.engine.lines)
 
-    def ask_attention(self) -> None:
-        self.native.engine.kick = 1
-        self._look_soon()
-
-    def run(self, limit: int) -> Stop:
-        """Run until ``icount == limit`` at the latest.  About 10 us a call, nothing per block."""
+    def _start(self, icount: int) -> int:
         engine = self.native.engine
-        self._apply_stops()
-        if self._waiting:
-            self._library.timevm_evaluate_timers(self._address, self.icount)
-            self._raise_failure()
-            if not engine.lines:
-                return Stop(StopKind.IDLE, self.icount, self._pc.value)
-            self._waiting = False
-        while True:
-            start = self.icount
-            if start >= limit:
-                return Stop(StopKind.LIMIT, start, self._pc.value)
-            engine.limit = limit
-            engine.entered = start
-            engine.stop = native.STOP_NONE
-            engine.horizon, engine.budget, engine.block_end = start, 0, self._pc.value
-            self._next_block_flags.value = 0xFFFF_FFFF
-            error = unicorn_library.emu_start(self._handle, self._pc.value, 0, 0, 0)
-            for window in self._windows:
-                window.drain()
-            self._raise_failure()
-            stop = self._stopped(engine.stop, error)
-            if stop is not None:
-                return stop
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
+        engine.horizon, engine.budget, engine.block_end = icount, 0, self._pc.value
+        return int(unicorn_library.emu_start(self._handle, self._pc.value, 0, 0, 0))
 
     def _stopped(self, reason: int, error: int) -> Stop | None:
-        """Why emulation came back; None: go on."""
-        engine = self.native.engine
         if error == const.UC_ERR_FETCH_UNMAPPED:
             self._library.timevm_fetch_abort(self._address)
             return None
@@ -415,30 +246,14 @@ class Aarch64Cpu:
                 f"the CPU cannot go on at pc {self._pc.value:#x} after {self.icount} instructions: "
                 f"{unicorn.UcError(error)}"
             )
-        icount, pc = self.icount, self._pc.value
-        if reason in (native.STOP_LIMIT, native.STOP_SETTLED):
-            return Stop(StopKind.LIMIT, icount, pc)
-        if reason == native.STOP_KICK:
-            engine.kick = 0
-            return Stop(StopKind.KICK, icount, pc)
-        if reason == native.STOP_BREAKPOINT:
-            self.pass_breakpoint()
-            return Stop(StopKind.BREAKPOINT, icount, pc)
-        if reason == native.STOP_WATCHPOINT:
-            engine.skip_watchpoint_at = icount
-            return Stop(StopKind.WATCHPOINT, icount, pc, int(engine.stop_address), bool(engine.stop_is_write))
         if reason == native.STOP_FIRMWARE_CALL:
             return self._firmware_call()
-        if reason != native.STOP_NONE:
-            raise InternalError(f"the native hooks stopped for an unknown reason ({reason})")
+        stop = self._common_stop(reason)
+        if stop is not None:
+            return stop
         # WFI: nothing stopped it, it halted by itself
-        self._waiting = True
-        self._library.timevm_evaluate_timers(self._address, icount)
-        self._raise_failure()
-        if engine.lines:
-            self._waiting = False
-            return None
-        return Stop(StopKind.IDLE, icount, pc)
+        self._waiting = not self._wakes()
+        return Stop(StopKind.IDLE, self.icount, self._pc.value) if self._waiting else None
 
     def _firmware_call(self) -> Stop | None:
         x = (c_uint64 * 4).from_address(self._env + private.X0)
@@ -480,11 +295,11 @@ class Aarch64Cpu:
 
     def _read_system(self, register: SystemRegister) -> int:
         key = (register.crn, register.crm, register.op0, register.op1, register.op2)
-        return int(self._engine.reg_read(arm64.UC_ARM64_REG_CP_REG, key))
+        return int(self._unicorn.reg_read(arm64.UC_ARM64_REG_CP_REG, key))
 
     def _write_system(self, register: SystemRegister, value: int) -> None:
         key = (register.crn, register.crm, register.op0, register.op1, register.op2, value & TOP)
-        self._engine.reg_write(arm64.UC_ARM64_REG_CP_REG, key)
+        self._unicorn.reg_write(arm64.UC_ARM64_REG_CP_REG, key)
 
     def read_register(self, name: str) -> int:
         """Raises UserError for a name that is not in ``registers``."""
@@ -492,7 +307,7 @@ class Aarch64Cpu:
             return self._read_system(SYSTEM_BY_NAME[name])
         if name not in UNICORN_NUMBER:
             raise UserError(f"unknown register '{name}'")
-        return int(self._engine.reg_read(UNICORN_NUMBER[name]))
+        return int(self._unicorn.reg_read(UNICORN_NUMBER[name]))
 
     def write_register(self, name: str, value: int) -> None:
         """Raises UserError for a name that is not in ``registers``."""
@@ -504,39 +319,14 @@ class Aarch64Cpu:
         elif name in SYSTEM_BY_NAME:
             self._write_system(SYSTEM_BY_NAME[name], value)
         elif name in UNICORN_NUMBER:
-            self._engine.reg_write(UNICORN_NUMBER[name], value)
+            self._unicorn.reg_write(UNICORN_NUMBER[name], value)
             if name == "cpsr":
                 self._write_system(SYSTEM_BY_NAME["ELR_EL1"], self._read_system(SYSTEM_BY_NAME["ELR_EL1"]))
         else:
             raise UserError(f"unknown register '{name}'")
 
-    def translate(self, address: int) -> int | None:
-        attributes = (c_uint64 * 4)()
-        page = self._translate(self._state, address & ~0xFFF & TOP, attributes)
-        return None if page == TOP else int(page) | (address & 0xFFF)
-
-    # ---- break- and watchpoints
-
-    def set_breakpoints(self, addresses: frozenset[int]) -> None:
-        """Free; what changed is applied when the CPU runs next."""
-        self._breakpoints = addresses
-
-    def set_watchpoints(self, watchpoints: frozenset[Watchpoint]) -> None:
-        """Free; while there are any, every load and store of the guest takes Unicorn's slow path.
-
-        Raises UserError for more than the native table holds.
-        """
-        if len(watchpoints) > native.MAX_WATCHES:
-            raise UserError(f"more than {native.MAX_WATCHES} watchpoints")
-        self._watchpoints = watchpoints
-
-    def pass_breakpoint(self) -> None:
-        self.native.engine.skip_breakpoint_at = self.icount
-        self.native.engine.skip_breakpoint_pc = self._pc.value
-
-    def _apply_breakpoints(self) -> None:
+    def _apply_breakpoints(self, changed: frozenset[int]) -> None:
         """Costs a hook and the translation of one block for each that comes or goes."""
-        changed = self._breakpoints ^ self._breakpoint_hooks.keys()
         for address in sorted(changed):
             if address in self._breakpoint_hooks:
                 error = unicorn_library.hook_delete(self._handle, self._breakpoint_hooks.pop(address))
@@ -545,62 +335,6 @@ class Aarch64Cpu:
                 self._breakpoint_hooks[address] = self._hook(
                     const.UC_HOOK_CODE, "timevm_breakpoint", begin=address, end=address
                 )
-        places = [self.translate(address) for address in changed]
-        if None in places:
-            self.flush_translations()  # it may have been translated in another address space
-        for place in places:
-            if place is not None:
-                self.code_changed(place, 4)
-
-    def _apply_watchpoints(self) -> None:
-        engine = self.native.engine
-        self._applied_watchpoints = self._watchpoints
-        for handle in self._watch_hooks:
-            unicorn_library.check(unicorn_library.hook_delete(self._handle, handle), "remove a watchpoint")
-        self._watch_hooks.clear()
-        kinds = {
-            WatchKind.READ: native.WATCH_READ,
-            WatchKind.WRITE: native.WATCH_WRITE,
-            WatchKind.ACCESS: native.WATCH_READ | native.WATCH_WRITE,
-        }
-        engine.watch_count = len(self._watchpoints)
-        for place, watch in enumerate(sorted(self._watchpoints, key=lambda watch: (watch.address, watch.length))):
-            engine.watches[place] = native.Watch(watch.address, watch.length, kinds[watch.kind])
-        if self._watchpoints:
-            for kind in (const.UC_HOOK_MEM_READ, const.UC_HOOK_MEM_WRITE):
-                self._watch_hooks.append(self._hook(kind, "timevm_access"))
-        self.flush_translations()  # whether accesses are looked at is decided when code is translated
-
-    def _apply_stops(self) -> None:
-        if self._breakpoints != self._breakpoint_hooks.keys():
-            self._apply_breakpoints()
-        if self._watchpoints != self._applied_watchpoints:
-            self._apply_watchpoints()
-
-    def run_collecting(self, limit: int) -> Collected:
-        """10^5 stops cost native time only; about 1 us for each that is kept."""
-        engine = self.native.engine
-        engine.skip_breakpoint_at = engine.skip_watchpoint_at = -1
-        engine.passed_count = 0
-        engine.collect = 1
-        try:
-            stop = self.run(limit)
-        finally:
-            engine.collect = 0
-        count = int(engine.passed_count)
-        kept = range(max(0, count - native.MAX_PASSED), count)
-        passed = [_passed_stop(engine.passed[number % native.MAX_PASSED]) for number in kept]
-        return Collected(stop, passed, complete=count <= native.MAX_PASSED)
-
-    def settle(self) -> Stop:
-        engine = self.native.engine
-        engine.settle_at = self.icount
-        engine.collect = 1
-        try:
-            return self.run(self.icount + 1)
-        finally:
-            engine.settle_at = -1
-            engine.collect = 0
 
     # ---- state
 
@@ -635,7 +369,7 @@ class Aarch64Cpu:
         self.native.engine.deadline = 0
         self._waiting = False
         self._follow_mmu()
-        self._flush_tlb(self._state)
+        self._flush_tlb(self._cpu_state)
 
     def state(self) -> dict[str, Any]:
         """``context`` is Unicorn's CPU structure up to where pointers and caches begin."""
@@ -672,4 +406,4 @@ class Aarch64Cpu:
         engine.deadline = 0
         self._place(state["icount"])
         self._follow_mmu()
-        self._flush_tlb(self._state)
+        self._flush_tlb(self._cpu_state)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from timevm.engine.clock.virtual_clock import VirtualClock
-from timevm.engine.cpu.aarch64 import Aarch64Cpu, Aarch64Window
+from timevm.engine.cpu.aarch64 import Aarch64Cpu
 from timevm.engine.cpu.base import MmioHandler
+from timevm.engine.cpu.unicorn_cpu import UnicornWindow
 from timevm.engine.devices import pl011
 from timevm.engine.devices.base import Stateful
 from timevm.engine.devices.gicv2 import Gicv2
@@ -71,7 +72,7 @@ class _CpuLine:
 class _SerialWindow:
     """The UART's hot registers are served natively: 97 % of a boot's device accesses are its flags and its data."""
 
-    def __init__(self, uart: Pl011, window: Aarch64Window) -> None:
+    def __init__(self, uart: Pl011, window: UnicornWindow) -> None:
         self._uart, self._window = uart, window
         uart.changed = self.follow
         self.follow()
