@@ -114,6 +114,10 @@ class VirtioDevice:
         if not self._modern:
             self._driver_features &= self.offered
 
+    def driver_features(self, half: int) -> int:
+        """Feature bits 32 * ``half`` … + 31 as the driver took them."""
+        return self._driver_features >> 32 * half & 0xFFFFFFFF if half < 2 else 0
+
     def has(self, feature: int) -> bool:
         """Whether the driver took ``feature``."""
         return bool(self._driver_features & self.offered & feature)

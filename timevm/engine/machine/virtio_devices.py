@@ -24,7 +24,21 @@ _BLOCK = (
     "write-cache", "discard", "write-zeroes",
 )  # fmt: skip
 _RNG = ("rng", "max-bytes", "period", "event_idx", "indirect_desc", "iommu_platform")
+#: properties of the PCI function; the board looks at them
+_PCI = (
+    "addr", "bus", "disable-legacy", "disable-modern", "vectors", "class", "ioeventfd", "multifunction", "romfile",
+    "rombar", "ats", "modern-pio-notify", "x-disable-pcie", "page-per-vq", "failover_pair_id",
+)  # fmt: skip
 _BLOCK_SIZES = (512, 2 << 20)
+
+
+def options_of(spec: MachineSpec, disks: Disks, bus: str) -> list[DeviceOption]:
+    """The options of the devices that ``make_devices`` gives, in the same order."""
+    attached = [disk.plan.device for disk in disks.disks if disk.plan.device.driver == f"virtio-blk-{bus}"]
+    identities = {id(option) for option in attached}
+    named = [option for option in spec.devices if id(option) in identities or option.driver == f"virtio-rng-{bus}"]
+    chosen = {id(option) for option in named}
+    return [*named, *(option for option in attached if id(option) not in chosen)]
 
 
 def make_devices(spec: MachineSpec, disks: Disks, memory: GuestMemory, seed: bytes, bus: str) -> Iterator[VirtioDevice]:
@@ -93,6 +107,8 @@ def block_options(option: DeviceOption, disk: Disk) -> BlockOptions:
 
 
 def _check_known(option: DeviceOption, known: tuple[str, ...]) -> None:
+    if option.driver.endswith("-pci"):
+        known = (*known, *_PCI)
     for key, _ in option.properties:
         if key not in known:
             raise _refusal(option, f"Property '{option.driver}.{key}' not found")

@@ -34,6 +34,7 @@ from timevm.engine.machine.boards.pc_debug import debug_devices
 from timevm.engine.machine.boards.pc_disks import fill_channels
 from timevm.engine.machine.boards.pc_firmware import files, items
 from timevm.engine.machine.boards.pc_setup import set_up
+from timevm.engine.machine.boards.pc_slots import fill_slots
 from timevm.engine.machine.images import Piece
 from timevm.engine.machine.io_ports import Absolute, PortMap, Ports, gaps
 from timevm.engine.machine.memory import SystemMemory
@@ -42,6 +43,7 @@ from timevm.engine.machine.pc_boot import PcPlacement, place_firmware, place_ker
 from timevm.engine.machine.ram import Ram
 from timevm.engine.machine.randomness import derive, derive_number
 from timevm.engine.machine.spec import GIB, MIB
+from timevm.engine.machine.virtio_devices import make_devices, options_of
 from timevm.engine.machine.x86_memory_map import ROOT_POINTER, TABLES, ranges
 from timevm.errors import UserError
 
@@ -147,6 +149,12 @@ def assemble(order: Order) -> Assembly:
     power = AcpiPm("pm", lines.source(SCI), clock, lambda: cpu.ask_stop(StopKind.POWER_OFF))
     for place, function in ((HOST_BRIDGE, I440fx("i440fx")), (ISA_BRIDGE, isa), (IDE, ide), (POWER, power)):
         bus.add(*place, function)
+    cards = zip(
+        options_of(spec, order.disks, "pci"),
+        make_devices(spec, order.disks, memory, order.seed, "pci"),
+        strict=True,
+    )
+    fill_slots(bus, cards, lambda slot: isa.interrupt(slot, 1))
 
     def serial(number: int) -> Uart16550:
         return Uart16550(f"serial{number}", lines.source(SERIAL[number][1]), _transmit(order, number))
