@@ -46,7 +46,7 @@ def record_demo(path: Path, lines: Sequence[str] = DAMAGE) -> tuple[MachineSpec,
 
 def record_loop(path: Path, instructions: int, name: str = "arm64") -> MachineSpec:
     """The beginning of the loop guest."""
-    spec = MachineSpec(kernel=bare(name), ram_bytes=16 * MIB, shift=3, mode="record", rrfile=path)
+    spec = MachineSpec(kernel=bare(name), ram_bytes=16 * MIB, shift=3, mode="record", rrfile=path, seed=1, rtc_base=0)
     machine = build_machine(spec, lambda port, data: None)
     machine.run(instructions)
     machine.finish("quit")

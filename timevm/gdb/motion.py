@@ -16,10 +16,10 @@ from timevm.engine.control.port import (
     VmPort,
     Watchpoint,
 )
-from timevm.errors import TimevmError
+from timevm.errors import TimevmError, UserError
 from timevm.gdb.client import Client
 from timevm.gdb.state_access import read_memory
-from timevm.gdb.stop_reply import backward_reply, forward_reply, history_begins, stopped
+from timevm.gdb.stop_reply import EXITED, backward_reply, forward_reply, history_begins, stopped
 from timevm.gdb.stop_table import StopTable, watch_field
 from timevm.gdb.target_description import Architecture
 
@@ -78,6 +78,14 @@ class Mover:
         result = await self.interruptible(self._vm.step(further=further))
         return await self._forward(client, result, table, info, step=True)
 
+    async def _is_leaving(self) -> bool:
+        """It was not Ctrl-C that stopped the machine, but its end."""
+        try:
+            await self._vm.inspect(lambda machine: None)
+        except UserError:
+            return True
+        return False
+
     def _inside(self, start: int, end: int) -> Callable[[MachinePort], bool]:
         pc = self._architecture.program_counter.source
         return lambda machine: start <= machine.read_register(pc) < end
@@ -87,6 +95,8 @@ class Mover:
     ) -> list[bytes]:
         if result.stop is not None and result.stop.watch is not None and not self._architecture.watch_stops_before:
             await self._vm.step()
+        if result.end is RunEnd.KICKED and await self._is_leaving():
+            return [EXITED]
         replaying = info.mode is ReplayMode.PLAY
         return forward_reply(client, result, table, step=step, replaying=replaying)
 

@@ -14,6 +14,7 @@ from timevm.gdb.link import Link
 from timevm.gdb.parse import BadRequest, parse
 from timevm.gdb.requests import Ask, Request
 from timevm.gdb.session import GdbSession, MonitorLine
+from timevm.gdb.stop_reply import EXITED
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class _Connection:
                 await answering  # what was asked before half-closing is answered
         except asyncio.CancelledError:
             if self._busy and self._session.lets_go:
-                self._writer.write(self._link.send(b"W00"))  # the machine is gone: that ends the waiting in order
+                self._writer.write(self._link.send(EXITED))  # that ends the waiting in order
             raise
         finally:
             for task in (answering, reading):

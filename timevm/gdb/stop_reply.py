@@ -20,6 +20,9 @@ class Signal(IntEnum):
     ABORT = 6
 
 
+#: the machine is gone
+EXITED = b"W00"
+
 #: how a forward run that was no step ends
 _SIGNALS = {
     RunEnd.LIMIT: Signal.INTERRUPT,  # replay-break: QEMU pauses there
