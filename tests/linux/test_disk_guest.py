@@ -16,9 +16,12 @@ from tests.linux.harness import Outcome, assert_same, bare_guest, record, replay
 from tests.linux.test_bare_irq import random_limits
 from tests.peers import need
 from timevm.blkreplay.iothread import Worker
+from timevm.blkreplay.layer import ImageLayer
+from timevm.blkreplay.node import BlockNode
 from timevm.blkreplay.qcow2.create import CreateOptions, create_image
+from timevm.engine.machine import disks
 from timevm.engine.machine.spec import MachineSpec
-from timevm.errors import RecordingError, UserError
+from timevm.errors import HostError, RecordingError, UserError
 
 MODERN = (("virtio-mmio.force-legacy", "off"),)
 
@@ -34,13 +37,13 @@ def image(path: Path, requests: int = 100) -> Path:
     return path
 
 
-def guest(folder: Path, disks: int = 2, *, requests: int = 100, snapshot: bool = True, **options: bool) -> MachineSpec:
-    images = [image(folder / f"{number}.qcow2", requests) for number in range(disks)]
+def guest(folder: Path, count: int = 2, *, requests: int = 100, snapshot: bool = True, **options: bool) -> MachineSpec:
+    images = [image(folder / f"{number}.qcow2", requests) for number in range(count)]
     return with_disks(bare_guest("disk", folder / "disk.rr", **options), *images, snapshot=snapshot)
 
 
-def check_ended(outcome: Outcome, disks: int = 2) -> None:
-    assert outcome.console.count(b"requests=") == disks and b"bye timing=" in outcome.console, outcome.console
+def check_ended(outcome: Outcome, count: int = 2) -> None:
+    assert outcome.console.count(b"requests=") == count and b"bye timing=" in outcome.console, outcome.console
     assert b"errors" not in outcome.console
 
 
@@ -144,7 +147,7 @@ def test_a_disk_that_is_not_the_recorded_one_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_copy_in_another_format_is_the_same_disk(tmp_path: Path) -> None:
-    spec = guest(tmp_path, disks=1)
+    spec = guest(tmp_path, count=1)
     recorded = record(spec)
     path, other = spec.drives[0].file, tmp_path / "copy.raw"
     assert path is not None
@@ -153,19 +156,77 @@ def test_a_copy_in_another_format_is_the_same_disk(tmp_path: Path) -> None:
 
 
 def test_no_disk_behind_blkreplay_no_recording(tmp_path: Path) -> None:
-    spec = guest(tmp_path, disks=1)
+    spec = guest(tmp_path, count=1)
     direct = replace(spec, devices=(replace(spec.devices[0], properties=(("drive", "direct0"),)),))
     with pytest.raises(
         UserError, match="-drive driver=blkreplay,if=none,image=direct0-direct,id=direct0 -device virtio"
     ):
         record(direct)
     live = replace(direct, mode="none", rrfile=None)
-    check_ended(record(live), disks=1)
+    check_ended(record(live), count=1)
+
+
+class Unreliable:
+    """A BlockNode over another that refuses every so many operations, writes half-done."""
+
+    def __init__(self, node: BlockNode, every: int) -> None:
+        self._node = node
+        self._every = every
+        self._count = 0
+
+    @property
+    def size(self) -> int:
+        return self._node.size
+
+    def _fails(self) -> bool:
+        self._count += 1
+        return self._count % self._every == 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        if self._fails():
+            raise HostError("cannot be read")
+        return self._node.read(offset, length)
+
+    def write(self, offset: int, data: bytes) -> None:
+        if self._fails():
+            self._node.write(offset, b"?" * (len(data) // 2))
+            raise HostError("No space left on device")
+        self._node.write(offset, data)
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool = True) -> None:
+        if self._fails():
+            raise HostError("No space left on device")
+        self._node.write_zeroes(offset, length, unmap=unmap)
+
+    def discard(self, offset: int, length: int) -> None:
+        self._node.discard(offset, length)
+
+    def flush(self) -> None:
+        if self._fails():
+            raise HostError("Input/output error")
+        self._node.flush()
+
+    def close(self) -> None:
+        self._node.close()
+
+
+@pytest.mark.parametrize("snapshot", [True, False], ids=["overlay", "image"])
+def test_a_failing_host_is_seen_by_the_guest_and_by_its_replay(
+    tmp_path: Path, snapshot: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was half written reads the same in the recording and in the replay, which never saw it."""
+    spec = guest(tmp_path, snapshot=snapshot, requests=150)
+    with monkeypatch.context() as patch:
+        patch.setattr(disks, "ImageLayer", lambda node: ImageLayer(Unreliable(node, 17)))
+        recorded = record(spec)
+    assert b"errors=" in recorded.console and recorded.console.count(b"requests=") == 2
+    assert_same(recorded, replay(spec))
+    assert_same(recorded, replay(spec, random_limits(random.Random(5), 1, 10_000)))
 
 
 def test_many_replays(tmp_path: Path) -> None:
     """None hangs; a thousand of them were run by hand (docs/decisions/0052)."""
-    spec = guest(tmp_path, disks=2, requests=25)
+    spec = guest(tmp_path, count=2, requests=25)
     recorded = record(spec)
     check_ended(recorded)
     for _ in range(25):
