@@ -49,15 +49,17 @@ class DiskPlan:
 
 
 def plan_disks(spec: MachineSpec) -> tuple[list[ImagePlan], list[DiskPlan]]:
-    """All images, and the disks in the order of their devices (those of ``if=virtio`` last, as in QEMU).
+    """All images, and the disks in the order of their devices (as in QEMU ``if=ide`` first, ``if=virtio`` last).
 
     Raises UserError.
     """
     graph = _Graph(spec)
-    devices = [device for device in spec.devices if device.driver in BLOCK_DEVICES]
+    devices = [_ide_device(name, drive) for name, drive in graph.drives.items() if drive.interface == "ide"]
+    devices += [device for device in spec.devices if device.driver in BLOCK_DEVICES]
+    bus = "device" if spec.architecture == "aarch64" else "pci"
     for name, drive in graph.drives.items():
         if drive.interface == "virtio":
-            devices.append(DeviceOption("virtio-blk-device", None, (("drive", name),)))
+            devices.append(DeviceOption(f"virtio-blk-{bus}", None, (("drive", name),)))
     disks: list[DiskPlan] = []
     for device in devices:
         name = dict(device.properties)["drive"]
@@ -67,6 +69,18 @@ def plan_disks(spec: MachineSpec) -> tuple[list[ImagePlan], list[DiskPlan]]:
             raise UserError(f"-device {device.driver},drive={name}: Drive '{image.name}' is already in use")
         disks.append(DiskPlan(name, image, filters, device))
     return list(graph.images.values()), disks
+
+
+def _ide_device(name: str, drive: Drive) -> DeviceOption:
+    """``index=N`` counts the places of all channels, ``bus=`` and ``unit=`` name one.  Raises UserError."""
+    given = dict(drive.properties)
+    place: dict[str, str] = {}
+    if "index" in given:
+        channel, unit = divmod(_size(f"-drive id={name}", given["index"]), 2)
+        place = {"bus": f"ide.{channel}", "unit": str(unit)}
+    elif "bus" in given or "unit" in given:
+        place = {"bus": f"ide.{given.get('bus', '0')}", "unit": given.get("unit", "0")}
+    return DeviceOption("ide-hd", None, (("drive", name), *place.items()))
 
 
 class _Graph:

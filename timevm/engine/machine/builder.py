@@ -27,6 +27,7 @@ def build_machine(
     Raises UserError, HostError, RecordingError; in that case no recording was begun.
     """
     board = board_for(spec.architecture, spec.machine)
+    spec = board.with_firmware(spec)
     images = read_images(spec)
     disks = Disks()
 
@@ -76,6 +77,7 @@ def device_tree_of(spec: MachineSpec) -> bytes:
     Raises UserError, HostError.
     """
     board = board_for(spec.architecture, spec.machine)
+    spec = board.with_firmware(spec)
     images = read_images(spec)
     identity = identity_of(spec, images, board.auto_shift)
     order = Order(spec, images, identity.shift, identity.rtc_base_seconds, identity.seed, lambda port, data: None)

@@ -235,11 +235,7 @@ def _transmit(order: Order, number: int) -> Callable[[bytes], None]:
 
 def _placement(order: Order, ram: Ram, described: Tables) -> PcPlacement:
     spec, images = order.spec, order.images
-    if images.kernel is None and not spec.loaders:
-        if images.bios is None:
-            raise UserError(
-                "no kernel and no firmware: give -kernel, or -bios, or install SeaBIOS (Debian's package seabios)"
-            )
+    if images.kernel is None and images.bios is not None and not spec.loaders:
         return place_firmware(images.bios)
     if images.bios is not None:
         raise UserError("-bios with -kernel: this machine starts a kernel without firmware: leave one of them out")
