@@ -86,8 +86,9 @@ async def test_a_breakpoint_on_the_interrupt_vector(spec: MachineSpec) -> None:
         vector = 0x280 + await session.vm.inspect(lambda machine: machine.read_register("VBAR_EL1"))
         assert await client.ask(b"Z1,%x,4" % vector) == b"OK"
         forward = await collect(client, b"c", b"replaylog:end")
-        assert len(forward) == MOST
-        for hit in reversed(forward[:-1]):
+        assert len(forward) > 3
+        here = int(await client.ask(b"qTimevm.Icount"), 16)
+        for hit in reversed([hit for hit in forward if hit.icount < here]):
             assert await collect_one(client, b"bc") == hit
             assert await client.register(PC) == vector
         client.close()
