@@ -26,7 +26,7 @@ from timevm.blkreplay.qcow2.create import CreateOptions, create_image
 from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.errors import HostError, TimevmError
 
-CASES = int(os.environ.get("TIMEVM_FUZZ_CASES", "3000"))
+CASES = int(os.environ.get("TIMEVM_FUZZ_CASES", "2000"))
 SIZE = 1 << 20
 #: address space that a case may take beyond what the process has
 MEMORY = 1 << 30

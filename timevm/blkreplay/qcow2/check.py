@@ -31,8 +31,10 @@ from timevm.errors import UserError
 if TYPE_CHECKING:
     from timevm.blkreplay.qcow2.image import Qcow2Image
 
-#: host clusters whose references are counted at once: 1 GiB of counters
-MOST_CLUSTERS = 1 << 28
+#: host clusters whose references are counted at once: 512 MiB of counters, 8 TiB of file with clusters of 64 KiB
+MOST_CLUSTERS = 1 << 27
+#: each contradiction is counted, but only so many are told one by one
+MOST_MESSAGES = 100_000
 #: bytes of a bitmap's directory that are looked at
 _BITMAP_DIRECTORY_LIMIT = 64 << 20
 
@@ -55,22 +57,19 @@ class CheckResult:
     def error(self, text: str, *, lasting: bool = True) -> None:
         self.corruptions += 1
         self.beyond_repair += lasting
-        self.messages.append(text)
+        self.tell(text)
+
+    def tell(self, text: str) -> None:
+        if len(self.messages) < MOST_MESSAGES:
+            self.messages.append(text)
+        elif len(self.messages) == MOST_MESSAGES:
+            self.messages.append(f"more than {MOST_MESSAGES} contradictions: the rest is counted only")
 
 
 def check(image: Qcow2Image) -> CheckResult:
     """Reads all tables.  Costs 4 bytes of memory a host cluster.  Raises UserError (file too large), HostError."""
     result = CheckResult(total_clusters=-(-image.size // image.cluster_size))
-    counted, used = _compare(image, result)
-    for index in np.flatnonzero(counted != used).tolist():
-        have, need = int(counted[index]), int(used[index])
-        if have < need:
-            result.error(f"ERROR cluster {index} refcount={have} reference={need}", lasting=False)
-        else:
-            result.leaks += 1
-            result.messages.append(f"Leaked cluster {index} refcount={have} reference={need}")
-    in_use = np.flatnonzero(counted | used)
-    result.image_end_offset = (int(in_use[-1]) + 1 if len(in_use) else 0) << image.cluster_bits
+    _compare(image, _count_used(image, result), result)
     _check_flags(image, result)
     return result
 
@@ -108,24 +107,36 @@ def _most_clusters(image: Qcow2Image) -> int:
     return clusters
 
 
-def _compare(image: Qcow2Image, result: CheckResult) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """By host cluster: as counted in the image, and as used."""
-    clusters = _most_clusters(image)
-    per_block = image.refcounts.per_block
-    used = np.zeros(clusters, dtype=np.uint32)
+def _count_used(image: Qcow2Image, result: CheckResult) -> npt.NDArray[np.uint32]:
+    """How often each host cluster is used."""
+    used = np.zeros(_most_clusters(image), dtype=np.uint32)
     for found in _references(image, result, blocks=True):
-        outside = (found < 0) | (found >= clusters)
+        outside = (found < 0) | (found >= len(used))
         for cluster in np.unique(found[outside]).tolist():
             result.error(f"ERROR: a cluster behind the end of the file is used: {cluster << image.cluster_bits:#x}")
         np.add.at(used, found[~outside], 1)
-    counted = np.zeros(clusters, dtype=np.uint64)
-    for first in range(0, clusters, per_block):
-        part = np.arange(first, min(first + per_block, clusters))
+    return used
+
+
+def _compare(image: Qcow2Image, used: npt.NDArray[np.uint32], result: CheckResult) -> None:
+    """Against what the image counts, block by block."""
+    for first in range(0, len(used), image.refcounts.per_block):
+        need = used[first : first + image.refcounts.per_block].astype(np.uint64)
+        have = np.zeros_like(need)
         try:
-            counted[first : first + len(part)] = image.refcounts.counts(part)
+            have = image.refcounts.counts(np.arange(first, first + len(need)))
         except ImageError as error:
             result.error(f"ERROR {error}")
-    return counted, used.astype(np.uint64)
+        in_use = np.flatnonzero(have | need)
+        if len(in_use):
+            result.image_end_offset = (first + int(in_use[-1]) + 1) << image.cluster_bits
+        for index in np.flatnonzero(have != need).tolist():
+            text = f"cluster {first + index} refcount={have[index]} reference={need[index]}"
+            if have[index] < need[index]:
+                result.error(f"ERROR {text}", lasting=False)
+            else:
+                result.leaks += 1
+                result.tell(f"Leaked {text}")
 
 
 def _references(image: Qcow2Image, result: CheckResult | None, *, blocks: bool) -> Iterator[Indexes]:

@@ -184,7 +184,10 @@ def _change_entries(image: Qcow2Image, start: int, stop: int, entry: int, *, kee
 
 
 def _check_overlap(image: Qcow2Image, host: int, count: int) -> None:
-    """A damaged table must not make us write guest data over tables.  Costs some 10 µs a row of an ordinary image."""
+    """A damaged table must not make us write guest data over tables, or far behind the end of the file.
+
+    Costs some 10 µs a row of an ordinary image.
+    """
     low, high = host, host + (count << image.cluster_bits)
     header, refcounts = image.header, image.refcounts
     l1_end = header.l1_offset + header.l1_entries * 8
@@ -202,5 +205,9 @@ def _check_overlap(image: Qcow2Image, host: int, count: int) -> None:
     if not hit:
         places = image.l1 & np.uint64(OFFSET_MASK)
         hit = bool(((places >= low) & (places < high)).any())
+    if low >= image.file.size:
+        raise ImageError(
+            f"the image {image.path} is damaged: a cluster would be at {low:#x}, behind the end of the file"
+        )
     if hit:
         raise ImageError(f"the image {image.path} is damaged: guest data would be written over its tables at {low:#x}")

@@ -16,6 +16,7 @@ from timevm.blkreplay.qcow2.entries import COPIED, L1_RESERVED, OFFSET_MASK, Tab
 from timevm.blkreplay.qcow2.l2_cache import L2Cache, L2Table
 from timevm.blkreplay.qcow2.layout import AUTOCLEAR_AT, SIZE_AT, Header, l1_entries_for, parse_header
 from timevm.blkreplay.qcow2.refcounts import Refcounts
+from timevm.blkreplay.qcow2.snapshot_operations import Unchanged
 from timevm.blkreplay.qcow2.snapshot_table import TABLE_LIMIT, SnapshotRecord, parse_snapshots
 from timevm.blkreplay.qcow2.transaction import load_l1
 from timevm.errors import HostError, UserError
@@ -150,7 +151,7 @@ class Qcow2Image:
     def save_snapshot(
         self,
         tag: str,
-        vm_state: bytes | Iterable[bytes] = b"",
+        vm_state: bytes | Iterable[bytes | Unchanged] = b"",
         date: float | tuple[int, int] = 0,
         vm_clock_ns: int = 0,
         icount: int = -1,
@@ -158,13 +159,15 @@ class Qcow2Image:
         overlay: Mapping[int, bytes] | None = None,
         share_with: str | None = None,
         replace_tag: bool = True,
+        compare: bool = True,
     ) -> SnapshotRecord:
         """The disk as it is (or under ``overlay``) and the VM state, all at once or not at all.
 
         ``date``: seconds since the epoch, or (seconds, nanoseconds).  ``overlay``: cluster number -> the cluster's
         bytes in the snapshot; the active state stays as it is.
         ``share_with``: id or tag of an earlier snapshot; pieces of ``vm_state`` of one cluster (at multiples of the
-        cluster size) that equal one of its pieces are shared with it.
+        cluster size) that equal one of its pieces are shared with it.  Who knows them names them as ``Unchanged``, and
+        has nothing compared (``compare``).
         ``replace_tag``: snapshots of the same tag vanish in the moment in which the new one appears.
         Raises UserError (read-only, no more references possible), HostError; then nothing has changed.
         """
@@ -178,6 +181,7 @@ class Qcow2Image:
             overlay or {},
             share_with,
             replace_tag=replace_tag,
+            compare=compare,
         )
 
     def load_vm_state(self, id_or_tag: str) -> bytes:

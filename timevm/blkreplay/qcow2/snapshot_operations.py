@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from timevm.blkreplay.qcow2.layout import l1_entries_for
 from timevm.blkreplay.qcow2.snapshot_table import SnapshotRecord
 from timevm.blkreplay.qcow2.transaction import Transaction, load_l1, transaction
 from timevm.blkreplay.zeroes import is_zero
-from timevm.errors import UserError
+from timevm.errors import InternalError, UserError
 
 if TYPE_CHECKING:
     from timevm.blkreplay.qcow2.image import Qcow2Image
@@ -29,10 +30,18 @@ _READ_BYTES = 4 << 20
 SPARSE_STATE_LIMIT = 256 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A piece of VM state that is ``count`` clusters of the snapshot shared with, from its number ``first`` on."""
+
+    first: int
+    count: int
+
+
 def save(
     image: Qcow2Image,
     tag: str,
-    vm_state: Iterable[bytes],
+    vm_state: Iterable[bytes | Unchanged],
     date: tuple[int, int],
     vm_clock_ns: int,
     icount: int,
@@ -40,6 +49,7 @@ def save(
     share_with: str | None,
     *,
     replace_tag: bool,
+    compare: bool,
 ) -> SnapshotRecord:
     """See Qcow2Image.save_snapshot."""
     if not tag or len(tag.encode("utf-8", "surrogateescape")) > _LONGEST_NAME:
@@ -48,7 +58,7 @@ def save(
     with transaction(image) as change:
         replaced = [record for record in image.records if replace_tag and record.tag == tag]
         l1 = _disk_tables(image, change, overlay)
-        entries, size = _store_state(image, change, vm_state, shared)
+        entries, size = _store_state(image, change, vm_state, shared, compare=compare)
         l1 = np.concatenate((l1, entries))
         offset = change.place(encode(l1))
         record = SnapshotRecord(
@@ -101,6 +111,27 @@ def state_pieces(image: Qcow2Image, record: SnapshotRecord) -> Iterator[bytes]:
     for at in range(0, record.vm_state_size, _READ_BYTES):
         length = min(_READ_BYTES, record.vm_state_size - at)
         yield cluster_reader.read(image, l1, start + at, length, None)
+
+
+class StateReader:
+    """Any part of a snapshot's VM state; good until the snapshot is deleted or the image closed."""
+
+    def __init__(self, image: Qcow2Image, record: SnapshotRecord) -> None:
+        """Raises ImageError."""
+        self.size = record.vm_state_size
+        self._image = image
+        self._l1 = load_l1(image, record)
+        table_bits = image.cluster_bits + image.l2_bits
+        self._start = l1_entries_for(record.disk_size, image.cluster_bits) << table_bits
+        if self._start + self.size > len(self._l1) << table_bits:
+            raise ImageError(
+                f"the image {image.path} is damaged: snapshot '{record.tag}' has less VM state than it says"
+            )
+
+    def read(self, offset: int, length: int) -> bytes:
+        """As much of it as there is.  Raises ImageError."""
+        length = max(0, min(length, self.size - offset))
+        return cluster_reader.read(self._image, self._l1, self._start + offset, length, None) if length else b""
 
 
 class SnapshotReader:
@@ -209,13 +240,22 @@ def _store_clusters(image: Qcow2Image, change: Transaction, pieces: list[bytes])
 
 
 def _store_state(
-    image: Qcow2Image, change: Transaction, vm_state: Iterable[bytes], shared: SnapshotRecord | None
+    image: Qcow2Image,
+    change: Transaction,
+    vm_state: Iterable[bytes | Unchanged],
+    shared: SnapshotRecord | None,
+    *,
+    compare: bool,
 ) -> tuple[Table, int]:
     """L1 entries of the tables that hold the VM state, and its size.  Holds about a MiB of it at a time."""
-    known = {} if shared is None else _known_clusters(image, shared)
+    known = _known_clusters(image, shared) if compare and shared is not None else {}
     entries: list[int] = []
     size = 0
     for pieces in _rows_of_clusters(vm_state, image.cluster_size):
+        if isinstance(pieces, Unchanged):
+            entries += _share(image, change, pieces, shared)
+            size += pieces.count * image.cluster_size
+            continue
         size += sum(map(len, pieces))
         entries += _store_row(image, change, pieces, known, sparse=size <= SPARSE_STATE_LIMIT)
     per_table = 1 << image.l2_bits
@@ -249,11 +289,42 @@ def _store_row(
     return entries
 
 
-def _rows_of_clusters(chunks: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    """Cuts a stream into clusters, some at a time; the last may be shorter."""
+def _share(image: Qcow2Image, change: Transaction, piece: Unchanged, shared: SnapshotRecord | None) -> list[int]:
+    """L2 entries of the snapshot that is shared with, counted once more."""
+    if shared is None:
+        raise InternalError("VM state is said to be unchanged, but not since which snapshot")
+    tables = load_l1(image, shared)[l1_entries_for(shared.disk_size, image.cluster_bits) :]
+    per_table = 1 << image.l2_bits
+    if piece.first < 0 or piece.first + piece.count > len(tables) * per_table:
+        raise InternalError("VM state is said to be unchanged where the snapshot shared with has none")
+    entries: list[int] = []
+    while len(entries) < piece.count:
+        number = piece.first + len(entries)
+        place = number % per_table
+        count = min(per_table - place, piece.count - len(entries))
+        table = image.table_at(int(tables[number // per_table]) & OFFSET_MASK)
+        if table is None:
+            entries += [0] * count
+            continue
+        values = cluster_reader.checked(image, table.values)[place : place + count] & ~np.uint64(COPIED)
+        change.refcounts.add(referenced_clusters(values, image.cluster_bits))
+        entries += values.tolist()
+    return entries
+
+
+def _rows_of_clusters(chunks: Iterable[bytes | Unchanged], size: int) -> Iterator[list[bytes] | Unchanged]:
+    """Cuts a stream into clusters, some at a time; the last may be shorter.  What is unchanged is passed on."""
     row: list[bytes] = []
     rest = b""
     for chunk in chunks:
+        if isinstance(chunk, Unchanged):
+            if rest:
+                raise InternalError("VM state is said to be unchanged in the middle of a cluster")
+            if row:
+                yield row
+                row = []
+            yield chunk
+            continue
         data = rest + chunk if rest else chunk
         whole = len(data) - len(data) % size
         for at in range(0, whole, size):
