@@ -36,7 +36,7 @@ def test_cpio_records_are_as_the_format_says() -> None:
     assert archive[116:122] == b"070701" and b"TRAILER!!!" in archive
 
 
-@pytest.mark.parametrize("name", ["irq", "arm64", "arm64_mmu"])
+@pytest.mark.parametrize("name", ["irq", "arm64", "arm64_mmu", "power"])
 def test_the_bare_guests_are_what_the_sources_build(tmp_path: Path, name: str) -> None:
     if shutil.which("aarch64-linux-gnu-gcc") is None:
         pytest.skip("aarch64-linux-gnu-gcc is not installed")

@@ -18,6 +18,7 @@ script=bare.ld
 build arm64 arm64.S
 build arm64_mmu arm64.S -DWITH_MMU
 build irq irq.S
+build power power.S
 script=bare_c.ld
 build disk disk.c -O2 -Wall -Wextra -std=gnu11 -ffreestanding -fno-tree-loop-distribute-patterns -fno-pic -fno-stack-protector \
     -mgeneral-regs-only -mstrict-align -fno-asynchronous-unwind-tables

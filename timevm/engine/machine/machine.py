@@ -179,9 +179,12 @@ class Machine:
                 return self._result(stop)
 
     def _attend(self, icount: int) -> None:
-        """Let everything that is due at ``icount`` happen: timers first, then one event, and again."""
+        """Let everything that is due at ``icount`` happen: timers first, then one event, and again.
+
+        A reset or quit that was asked for comes before what is left: the rest happens to the machine after it.
+        """
         self._attended = icount
-        while self.clock.fire_next_due() or self.gate.deliver(icount, self):
+        while self._request is None and (self.clock.fire_next_due() or self.gate.deliver(icount, self)):
             pass
 
     def _idle(self, icount: int) -> None:
