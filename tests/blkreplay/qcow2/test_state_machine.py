@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.blkreplay.qcow2.qemu import contents, qemu_img, qemu_io
 from timevm.blkreplay.opening import open_image
+from timevm.blkreplay.qcow2 import l2_cache, refcounts
 from timevm.blkreplay.qcow2.check import check, repair
 from timevm.blkreplay.qcow2.create import CreateOptions, create_image
 from timevm.blkreplay.qcow2.image import Qcow2Image
@@ -210,8 +213,19 @@ class Images(RuleBasedStateMachine):
             self.image.close()
 
 
+SETTINGS = settings(
+    max_examples=int(os.environ.get("TIMEVM_HISTORIES", "25")),
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
 def test_histories() -> None:
-    checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    run_state_machine_as_test(
-        Images, settings=settings(max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=checks)
-    )
+    run_state_machine_as_test(Images, settings=SETTINGS)
+
+
+def test_histories_with_caches_of_a_few_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(l2_cache, "CACHE_BYTES", 0)
+    monkeypatch.setattr(refcounts, "CACHE_BYTES", 0)
+    run_state_machine_as_test(Images, settings=SETTINGS)

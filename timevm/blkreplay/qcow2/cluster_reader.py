@@ -66,6 +66,10 @@ def checked(image: Qcow2Image, entries: Table) -> Table:
     bad = OFFSET_MASK & (image.cluster_size - 1)
     if image.header.version < 3:
         bad |= ZERO
+    if len(entries) == 1:
+        entry = int(entries[0])
+        if entry & COMPRESSED or not entry & bad:
+            return entries
     standard = entries[(entries & np.uint64(COMPRESSED)) == 0]
     if bool((standard & np.uint64(bad)).any()):
         raise ImageError(f"the image {image.path} is damaged: an L2 table has an entry that cannot be")
