@@ -18,6 +18,7 @@ from tests.engine.cpu.x86_board import (
     END,
     LONG_MODE,
     PORTS,
+    STACK,
     VECTOR,
     Board,
     gate,
@@ -811,3 +812,68 @@ def test_a20_can_be_switched() -> None:
     board.write(0, board.read(CODE, 0x100))
     assert board.run().kind is StopKind.POWER_OFF
     assert board.number(DATA, 1) == 5
+
+
+# ---- flags that Unicorn alone gets wrong (tests/unicorn_facts/test_x86.py shows how)
+
+
+def test_the_flags_of_cmpxchg16b() -> None:
+    body = f"""
+    mov edi, {DATA}
+    mov rsi, 0x1234567800454500
+    mov rax, [rdi]
+    mov rdx, [rdi + 8]
+    add r9, rsi
+    cmpxchg16b [rdi]
+    pushfq
+    pop r8
+    """
+    board, _ = run(long_mode(body))
+    assert board.cpu.read_register("r8") == 0x46
+
+
+@pytest.mark.parametrize(
+    ("flags", "instruction"),
+    [
+        (f"cmp {left}, eax", f"{name} [rbx]")
+        for left in ("ecx", "eax")
+        for name in ("setz byte ptr", "setl byte ptr", "setb byte ptr", "seto byte ptr", "rcl dword ptr", "rcr word ptr")
+    ]
+    + [("inc eax", "setp byte ptr [rbx]"), ("shl ecx, 3", "setle byte ptr [rbx]"), ("imul eax, ecx", "sets [rbx]")],
+)
+def test_flags_survive_a_store_that_faults(flags: str, instruction: str) -> None:
+    operands = instruction if "," in instruction or instruction.startswith("set") else f"{instruction}, 1"
+    body = f"mov eax, 0x80000005\n mov ecx, 3\n mov rbx, 0x1000000000\n {flags}\n pushfq\n {flags}\nhere: {operands}\n"
+    if flags.startswith(("inc", "shl", "imul")):
+        body = body.replace(f"{flags}\n pushfq\n {flags}\n", f"{flags}\n pushfq\n", 1)
+    board, _, _ = faulting(body, 14, error_code=True)
+    pushed_before = board.number(STACK - 8)
+    assert board.cpu.read_register("r10") & 0x8D5 == pushed_before & 0x8D5
+
+
+def test_undefined_flags_of_bit_tests_do_not_depend_on_the_block() -> None:
+    tests = ("bt eax, 3", "bts ecx, 5", "btr edx, 1", "btc eax, ecx", "bt dword ptr [rbx], 7")
+    body = f"mov ebx, {DATA}\n mov eax, 0x7fffffff\n mov ecx, 9\n" + "".join(
+        f"add eax, {n + 0x7FFF_0000}\n {test}\n pushfq\n" for n, test in enumerate(tests)
+    )
+    run(long_mode(body))
+
+
+def test_flags_survive_a_device_and_a_change_of_code() -> None:
+    """SETcc to a device, and into its own block: both make Unicorn begin the instruction again."""
+    body = f"""
+    mov ebx, {DEVICE}
+    mov eax, 5
+    cmp eax, 7
+    nop
+    setl byte ptr [rbx + 8]
+    pushfq
+    cmp eax, 7
+    setl [rip + patch + 3]
+    pushfq
+patch: add r8, 9
+    """
+    board, _ = run(long_mode(body))
+    assert board.number(STACK - 8) & 0x8D5 == board.number(STACK - 16) & 0x8D5 == 0x91
+    assert board.cpu.read_register("r8") == 1
+    assert ("write", 1) in {(entry[0], entry[3]) for entry in board.device.log}

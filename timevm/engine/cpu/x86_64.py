@@ -248,6 +248,7 @@ class X86Cpu:
         self.native.block_hook = self._hook(const.UC_HOOK_BLOCK, "timevm_x86_block")
         self._hook(const.UC_HOOK_INTR, "timevm_x86_exception")
         self._hook(const.UC_HOOK_INSN_INVALID, "timevm_x86_undefined")
+        self._hook(const.UC_HOOK_MEM_FETCH_PROT, "timevm_x86_fetch_from_device")
         for instruction, name in (
             (x86.UC_X86_INS_IN, "timevm_x86_in"),
             (x86.UC_X86_INS_OUT, "timevm_x86_out"),

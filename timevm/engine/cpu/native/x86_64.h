@@ -156,6 +156,7 @@ unsigned place_in_block(const struct translation_block *block, uint64_t address)
 void repair_flags(struct x86_64 *cpu, const struct translation_block *block, unsigned place);
 int has_breakpoint(const struct x86_64 *cpu, uint64_t address);
 int take_interrupt(struct x86_64 *cpu);
+_Noreturn void undefined_here(struct x86_64 *cpu);
 void timevm_x86_block(void *unicorn, uint64_t pc, uint32_t size, struct translation_block *block);
 void timevm_x86_marked_block(void *unicorn, uint64_t pc, uint32_t size, struct translation_block *block);
 

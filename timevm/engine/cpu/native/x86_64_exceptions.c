@@ -171,6 +171,23 @@ EXPORT int timevm_x86_undefined(void *unicorn, struct x86_64 *cpu)
     return 1;
 }
 
+/* The next instruction cannot even be translated: #UD.  Like all faults of a fetch it does not count. */
+_Noreturn void undefined_here(struct x86_64 *cpu)
+{
+    cpu->block = 0;
+    cpu->call.raise_exception(cpu->env, UNDEFINED_OPCODE, 0);
+    __builtin_unreachable();
+}
+
+/* UC_HOOK_MEM_FETCH_PROT: an instruction was to be fetched from a device or from nowhere.  There a PC's bus reads ones,
+   which are no instruction.  Does not return. */
+EXPORT int timevm_x86_fetch_from_device(void *unicorn, int type, uint64_t address, int size, int64_t value,
+                                        struct x86_64 *cpu)
+{
+    (void)unicorn, (void)type, (void)address, (void)size, (void)value;
+    undefined_here(cpu);
+}
+
 /* an interrupt that is active and not masked is taken; 1 if there was one */
 int take_interrupt(struct x86_64 *cpu)
 {

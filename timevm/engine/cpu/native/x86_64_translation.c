@@ -60,6 +60,17 @@ int has_breakpoint(const struct x86_64 *cpu, uint64_t address)
     return 0;
 }
 
+static int is_prefix(uint8_t byte, int is_64)
+{
+    switch (byte) {
+    case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3: case 0x2e: case 0x36: case 0x3e: case 0x26: case 0x64:
+    case 0x65:
+        return 1;
+    default:
+        return is_64 && (byte & 0xf0) == 0x40;
+    }
+}
+
 /* How the instruction in `bytes` (as many as there are, zeros behind) may stand in a block (encodings: Intel SDM 2).
 
    FIRST, because Unicorn's translation of them depends on what it knows of the flags, which it forgets at a block start:
@@ -74,11 +85,8 @@ static unsigned kind_of(const uint8_t *bytes, int is_64)
     for (; at < LONGEST - 2; at++) {
         uint8_t byte = bytes[at];
 
-        if (byte == 0x66 || byte == 0x67 || byte == 0xf0 || byte == 0xf2 || byte == 0xf3 || byte == 0x2e ||
-            byte == 0x36 || byte == 0x3e || byte == 0x26 || byte == 0x64 || byte == 0x65 ||
-            (is_64 && (byte & 0xf0) == 0x40))
-            continue;
-        break;
+        if (!is_prefix(byte, is_64))
+            break;
     }
     modrm = bytes[at + 1];
     reg = modrm >> 3 & 7;
@@ -129,6 +137,35 @@ static unsigned kind_at(struct x86_64 *cpu, const struct translating *translatio
     for (unsigned i = 0; i < length && i < LONGEST; i++)
         bytes[i] = (uint8_t)cpu->call.code_byte(cpu->env, address + i);
     return kind_of(bytes, is_64);
+}
+
+static uint8_t code_byte(struct x86_64 *cpu, uint64_t address, uint64_t page)
+{
+    if (cpu->code && (address & PAGE_MASK) == page)
+        return cpu->code[address & (PAGE - 1)];
+    return (uint8_t)cpu->call.code_byte(cpu->env, address);
+}
+
+/* Is the block's first instruction BTS, BTR or BTC of a register with a LOCK prefix?  That is undefined, and Unicorn's
+   translator ends the process over it.  They are FIRST, so here is where one is met.  Reads no byte behind it. */
+static int is_untranslatable(struct x86_64 *cpu, const struct translation_block *block)
+{
+    uint64_t at = block->pc, page = at & PAGE_MASK;
+    int is_64 = (block->flags & MODE_64) != 0, is_locked = 0;
+    uint8_t byte;
+
+    for (;; at++) {
+        byte = code_byte(cpu, at, page);
+        if (!is_prefix(byte, is_64) || at - block->pc >= LONGEST - 3)
+            break;
+        is_locked |= byte == 0xf0;
+    }
+    if (!is_locked || byte != 0x0f)
+        return 0;
+    byte = code_byte(cpu, at + 1, page);
+    if (byte == 0xba)
+        return code_byte(cpu, at + 2, page) >= 0xe8;
+    return (byte == 0xab || byte == 0xb3 || byte == 0xbb) && code_byte(cpu, at + 2, page) >= 0xc0;
 }
 
 static void watch_page(struct x86_64 *cpu, uint64_t offset, const void *host)
@@ -185,6 +222,8 @@ EXPORT void timevm_x86_translate(const struct translator_calls *calls, struct tr
     cpu->code = host ? (const uint8_t *)((uintptr_t)host & PAGE_MASK) : 0;
     if (host)
         watch_page(cpu, offset, host);
+    if (is_untranslatable(cpu, block))
+        undefined_here(cpu);
     cpu->block_hook->user = block;
     cpu->block_hook->callback = (block->cflags & BLOCK_LIMIT) || has_breakpoint(cpu, block->pc)
                                     ? (void *)timevm_x86_marked_block
