@@ -123,11 +123,11 @@ class _Daemon:
                 self._spawn(mux.run(), f"terminal {name}")
             self._spawn(lines.run(vm.inject), "serial ports")
             if devices.waits:
-                self._spawn(self._serve(vm, devices), "monitors")
+                self._spawn(self._serve(vm, devices, history), "monitors")
             if not devices.waits or await self._wait_for(devices.wait_for_peers()):
                 await self._begin(vm)
             if not devices.waits:
-                self._spawn(self._serve(vm, devices), "monitors")
+                self._spawn(self._serve(vm, devices, history), "monitors")
             parting = self._parting(vm, await self._over)
         finally:
             code = await self._leave(vm, machine, lines, parting)
@@ -163,11 +163,11 @@ class _Daemon:
         if not self._config.start_paused:
             await vm.cont()
 
-    async def _serve(self, vm: Vm, devices: CharacterDevices) -> None:
+    async def _serve(self, vm: Vm, devices: CharacterDevices, history: History) -> None:
         """Begins it; whoever connects before waits as long as the imports take (a quarter of a second)."""
         if self._config.has_control:
             module = await asyncio.to_thread(import_module, "timevm.front_ends")
-            front_ends: FrontEnds = module.FrontEnds(self._config, vm, devices, self._spawn)
+            front_ends: FrontEnds = module.FrontEnds(self._config, vm, devices, self._spawn, history.checkpoints)
             self._front_ends = front_ends
             front_ends.start()
 

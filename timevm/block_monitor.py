@@ -54,7 +54,7 @@ class BlockMonitor:
                 device=info.device,
                 qdev=info.attached,
                 node_name=info.node.name,
-                stats=BlockDeviceStats(**(dict.fromkeys(BlockDeviceStats.model_fields, 0) | info.statistics)),
+                stats=BlockDeviceStats.of(info.statistics),
             )
             for info in infos
         ]
@@ -81,6 +81,8 @@ class BlockMonitor:
     async def delete_snapshot(self, device: str, identifier: str | None, name: str | None) -> SnapshotInfo:
         def delete(machine: Machine) -> SnapshotRecord:
             node = _snapshotable(_find(machine, device)[0], device)
+            if identifier is None and name is None:
+                raise UserError("Name or id must be provided")
             for record in node.snapshots():
                 if identifier in (None, record.id) and name in (None, record.tag):
                     machine.disks.drain()
@@ -139,9 +141,9 @@ def _node_info(node: NodeInfo) -> BlockDeviceInfo:
         image=ImageInfo(
             filename=node.file,
             format=node.driver,
-            dirty_flag=node.dirty,
+            dirty_flag=bool(node.dirty),
             actual_size=node.allocated,
-            virtual_size=node.size,
+            virtual_size=(node.size + 511) // 512 * 512,
             cluster_size=node.cluster_size,
             backing_filename=node.backing_file,
         ),

@@ -17,6 +17,7 @@ from timevm.config import Config, Monitor, MonitorMode
 from timevm.config.chardevs import gdb_chardev
 from timevm.config.model import Chardev, Socket, Stdio
 from timevm.engine.control.vm import Vm
+from timevm.engine.snapshot.checkpoints import Checkpoints
 from timevm.errors import TimevmError
 from timevm.machine_list import machine_list
 from timevm.monitor.commands.context import MonitorContext
@@ -26,6 +27,7 @@ from timevm.monitor.hmp.session import DUMB_TERMINALS, hmp_session
 from timevm.monitor.hmp.table import HmpState
 from timevm.monitor.hmp.terminal import Terminal
 from timevm.monitor.qmp.server import qmp_session
+from timevm.qmp_schema.extension import TimevmCheckpoint, TimevmCheckpoints
 from timevm.wiring import CharacterDevices, endpoint_of
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
@@ -34,7 +36,9 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 class FrontEnds:
     """``spawn`` begins a task that lasts until the end."""
 
-    def __init__(self, config: Config, vm: Vm, devices: CharacterDevices, spawn: Spawn) -> None:
+    def __init__(
+        self, config: Config, vm: Vm, devices: CharacterDevices, spawn: Spawn, checkpoints: Checkpoints | None
+    ) -> None:
         self._config = config
         self._vm = vm
         self._devices = devices
@@ -49,6 +53,7 @@ class FrontEnds:
             chardevs=list(devices.lines()),
             block=BlockMonitor(vm),
             human_monitor=self._human_monitor_line,
+            checkpoints=None if checkpoints is None else lambda: checkpoints_of(vm, checkpoints),
             gdb_server=self._command_gdb_server,
             prompt=config.prompt,
         )
@@ -151,6 +156,19 @@ class FrontEnds:
             await server.close()
         elif self._config.gdb in self._devices.endpoints:
             await self._devices.endpoints[self._config.gdb].close()
+
+
+async def checkpoints_of(vm: Vm, checkpoints: Checkpoints) -> TimevmCheckpoints:
+    found, cost = await vm.inspect(lambda machine: (checkpoints.information(), checkpoints.cost()))
+    return TimevmCheckpoints(
+        checkpoints=[TimevmCheckpoint(icount=each.icount, bytes=each.bytes) for each in found],
+        bytes=cost.bytes,
+        budget=cost.budget,
+        taken=cost.taken,
+        taking_seconds=cost.taking_seconds,
+        restored=cost.restored,
+        restoring_seconds=cost.restoring_seconds,
+    )
 
 
 def own_terminal() -> Terminal | None:

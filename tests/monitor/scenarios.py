@@ -8,6 +8,15 @@ _N = Send(NEGOTIATE)
 _FORMS = ("/x", "/d", "/o", "/u", "/c")
 _RR = "shift=3,rr={},rrfile=run.rr"
 
+_DISK = (
+    "-blockdev",
+    "driver=file,filename=disk.qcow2,node-name=file",
+    "-blockdev",
+    "driver=qcow2,file=file,node-name=node",
+    "-device",
+    "virtio-blk-device,drive=node,id=disk",
+)
+
 SCENARIOS: dict[str, Scenario] = {
     "protocol": Scenario(
         (
@@ -270,5 +279,26 @@ SCENARIOS: dict[str, Scenario] = {
             hmp("system_powerdown", "POWERDOWN"),
         ),
         ("-S", "-name", "fred"),
+    ),
+    "disks": Scenario(
+        (
+            _N,
+            qmp("query-block"),
+            qmp("query-named-block-nodes"),
+            qmp("query-blockstats"),
+            hmp("info block"),
+            hmp("info block -v disk"),
+            hmp("info block nobody"),
+            hmp("info blockstats"),
+            qmp("blockdev-snapshot-internal-sync", device="disk", name="s"),
+            qmp("blockdev-snapshot-internal-sync", device="disk", name="s"),
+            qmp("blockdev-snapshot-internal-sync", device="nobody", name="s"),
+            qmp("query-named-block-nodes"),
+            qmp("blockdev-snapshot-delete-internal-sync", device="disk"),
+            qmp("blockdev-snapshot-delete-internal-sync", device="disk", name="nothing"),
+            qmp("blockdev-snapshot-delete-internal-sync", device="disk", name="s"),
+        ),
+        ("-S", *_DISK),
+        files=(("disk.qcow2", "qcow2"),),
     ),
 }

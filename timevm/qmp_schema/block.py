@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from timevm.qmp_schema.base import Bool, Command, Example, Int, QapiEnum, QapiModel, Str
+from timevm.qmp_schema.base import Bool, Command, Example, Int, Number, QapiEnum, QapiModel, Str
 
 #: the oldest structs of QAPI spell their members with underscores
 _UNDERSCORES = ConfigDict(alias_generator=lambda name: name)
@@ -85,18 +85,63 @@ class BlockInfo(QapiModel):
     inserted: BlockDeviceInfo | None = None
 
 
+class BlockDeviceTimedStats(QapiModel):
+    """Statistics of an interval of time; timevm keeps none."""
+
+    interval_length: Int
+    min_rd_latency_ns: Int
+    max_rd_latency_ns: Int
+    avg_rd_latency_ns: Int
+    min_wr_latency_ns: Int
+    max_wr_latency_ns: Int
+    avg_wr_latency_ns: Int
+    min_flush_latency_ns: Int
+    max_flush_latency_ns: Int
+    avg_flush_latency_ns: Int
+    avg_rd_queue_depth: Number
+    avg_wr_queue_depth: Number
+
+    model_config = _UNDERSCORES
+
+
 class BlockDeviceStats(QapiModel):
-    """Since the machine started: bytes, operations, and ns of host time spent in them."""
+    """Since the machine started: bytes, operations, and ns of host time spent in them.
+
+    timevm merges no requests, and has no failed or invalid ones: a disk that fails stops the machine.
+    """
 
     rd_bytes: Int
     wr_bytes: Int
+    unmap_bytes: Int
     rd_operations: Int
     wr_operations: Int
+    unmap_operations: Int
     flush_operations: Int
     rd_total_time_ns: Int
     wr_total_time_ns: Int
+    unmap_total_time_ns: Int
     flush_total_time_ns: Int
     wr_highest_offset: Int
+    rd_merged: Int
+    wr_merged: Int
+    unmap_merged: Int
+    failed_rd_operations: Int
+    failed_wr_operations: Int
+    failed_unmap_operations: Int
+    failed_flush_operations: Int
+    invalid_rd_operations: Int
+    invalid_wr_operations: Int
+    invalid_unmap_operations: Int
+    invalid_flush_operations: Int
+    account_invalid: Bool
+    account_failed: Bool
+    timed_stats: list[BlockDeviceTimedStats]
+
+    @classmethod
+    def of(cls, numbers: dict[str, int]) -> BlockDeviceStats:
+        """What is not in ``numbers`` is 0."""
+        zeroes: dict[str, Any] = dict.fromkeys(cls.model_fields, 0)
+        return cls(**zeroes | {"account_invalid": True, "account_failed": True, "timed_stats": []} | numbers)
 
     model_config = _UNDERSCORES
 
@@ -106,6 +151,18 @@ class BlockStats(QapiModel):
     qdev: Str | None = None
     node_name: Str | None = None
     stats: BlockDeviceStats
+
+
+class NodesArguments(QapiModel):
+    """``flat``: without what is behind each image; timevm lists every node by itself in any case."""
+
+    flat: Bool | None = None
+
+
+class StatsArguments(QapiModel):
+    """``query-nodes``: of all block nodes, not only of disks; only false is part of this version."""
+
+    query_nodes: Bool | None = None
 
 
 class InternalSnapshotArguments(QapiModel):
@@ -142,17 +199,7 @@ _NODE = {
     "cache": {"writeback": True, "direct": False, "no-flush": False},
     "write_threshold": 0,
 }
-_STATISTICS = {
-    "rd_bytes": 4096,
-    "wr_bytes": 0,
-    "rd_operations": 1,
-    "wr_operations": 0,
-    "flush_operations": 0,
-    "rd_total_time_ns": 90210,
-    "wr_total_time_ns": 0,
-    "flush_total_time_ns": 0,
-    "wr_highest_offset": 0,
-}
+_STATISTICS = BlockDeviceStats.of({"rd_bytes": 4096, "rd_operations": 1, "rd_total_time_ns": 90210}).on_wire()
 
 COMMANDS = (
     Command(
@@ -168,6 +215,7 @@ COMMANDS = (
     ),
     Command(
         name="query-named-block-nodes",
+        arguments=NodesArguments,
         documentation="All block nodes: formats, files, and `blkreplay` between them and the disk.",
         result=list[BlockDeviceInfo],
         example=Example(None, [_NODE]),
@@ -175,6 +223,7 @@ COMMANDS = (
     ),
     Command(
         name="query-blockstats",
+        arguments=StatsArguments,
         documentation="What the disks have done so far.",
         result=list[BlockStats],
         example=Example(None, [{"device": "disk0", "stats": _STATISTICS}]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from timevm.qmp_schema.base import Bool, Command, Example, Int, QapiEnum, QapiModel, Str
+from timevm.qmp_schema.base import Bool, Command, Example, Int, Number, QapiEnum, QapiModel, Str
 from timevm.qmp_schema.run_state import RunState
 
 _REPLAY_ONLY = "going back is allowed only in play mode"
@@ -71,10 +71,22 @@ class TimevmTimeline(QapiModel):
 
 
 class TimevmCheckpoint(QapiModel):
-    """A place in memory from which the machine can run again; ``bytes``: what it costs."""
+    """A place in memory from which the machine can run again; ``bytes``: what would be free without it."""
 
     icount: Int
     bytes: Int
+
+
+class TimevmCheckpoints(QapiModel):
+    """``bytes`` of host memory, of ``budget`` (``rrmem``); host time spent on all ``taken`` and all ``restored``."""
+
+    checkpoints: list[TimevmCheckpoint]
+    bytes: Int
+    budget: Int
+    taken: Int
+    taking_seconds: Number
+    restored: Int
+    restoring_seconds: Number
 
 
 COMMANDS = (
@@ -128,6 +140,18 @@ COMMANDS = (
         hmp="last_write",
     ),
     Command(
+        name="x-timevm-find",
+        documentation=(
+            "Find the last moment before now at which one of the stops was hit: what `x-timevm-reverse-continue` would "
+            "answer.  The machine comes back to where it was; `replay-seek` goes there."
+        ),
+        arguments=TimevmStops,
+        result=TimevmStopped,
+        example=Example({"breakpoints": [0x40000120]}, {"icount": 51200, "reason": "breakpoint", "pc": 0x40000120}),
+        errors=(_REPLAY_ONLY, "name a breakpoint or a write to look for"),
+        hmp="find",
+    ),
+    Command(
         name="x-timevm-timeline",
         documentation="Where the machine stands, and the named moments of its history, in order.",
         result=TimevmTimeline,
@@ -149,9 +173,20 @@ COMMANDS = (
     ),
     Command(
         name="x-timevm-query-checkpoints",
-        documentation="The checkpoints in memory from which the machine can run again, and what each costs.",
-        result=list[TimevmCheckpoint],
-        example=Example(None, [{"icount": 0, "bytes": 134217728}, {"icount": 1000000, "bytes": 659456}]),
+        documentation="The checkpoints in memory from which the machine can run again, and what they cost.",
+        result=TimevmCheckpoints,
+        example=Example(
+            None,
+            {
+                "checkpoints": [{"icount": 0, "bytes": 134217728}, {"icount": 1000000, "bytes": 659456}],
+                "bytes": 134877184,
+                "budget": 536870912,
+                "taken": 2,
+                "taking-seconds": 0.012,
+                "restored": 0,
+                "restoring-seconds": 0.0,
+            },
+        ),
         hmp="info checkpoints",
     ),
     Command(

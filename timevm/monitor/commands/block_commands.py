@@ -11,7 +11,9 @@ from timevm.qmp_schema.block import (
     BlockStats,
     DeleteInternalSnapshotArguments,
     InternalSnapshotArguments,
+    NodesArguments,
     SnapshotInfo,
+    StatsArguments,
 )
 
 
@@ -23,11 +25,15 @@ async def query_block(context: MonitorContext, arguments: Empty) -> list[BlockIn
     return [] if context.block is None else await context.block.devices()
 
 
-async def query_named_block_nodes(context: MonitorContext, arguments: Empty) -> list[BlockDeviceInfo]:
+async def query_named_block_nodes(context: MonitorContext, arguments: NodesArguments) -> list[BlockDeviceInfo]:
     return [] if context.block is None else await context.block.nodes()
 
 
-async def query_blockstats(context: MonitorContext, arguments: Empty) -> list[BlockStats]:
+async def query_blockstats(context: MonitorContext, arguments: StatsArguments) -> list[BlockStats]:
+    if arguments.query_nodes:
+        raise CommandError(
+            "Parameter 'query-nodes' can only be false in this version: there are no statistics of nodes"
+        )
     return [] if context.block is None else await context.block.statistics()
 
 
@@ -40,8 +46,6 @@ async def save_snapshot(context: MonitorContext, arguments: InternalSnapshotArgu
 async def delete_snapshot(context: MonitorContext, arguments: DeleteInternalSnapshotArguments) -> SnapshotInfo:
     if context.block is None:
         raise _not_found(arguments.device)
-    if arguments.id is None and arguments.name is None:
-        raise CommandError("Name or id must be provided")
     return await context.block.delete_snapshot(arguments.device, arguments.id, arguments.name)
 
 

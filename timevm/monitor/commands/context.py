@@ -15,7 +15,7 @@ from timevm.errors import UserError
 from timevm.monitor.commands.broadcast import Broadcast
 from timevm.monitor.commands.jobs import JobTable
 from timevm.qmp_schema.block import BlockDeviceInfo, BlockInfo, BlockStats, SnapshotInfo
-from timevm.qmp_schema.extension import TimevmCheckpoint
+from timevm.qmp_schema.extension import TimevmCheckpoints
 from timevm.qmp_schema.machine import MachineInfo
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class MonitorContext:
     chardevs: list[ChardevPort] = field(default_factory=list)
     block: BlockPort | None = None
     human_monitor: Callable[[str, MonitorContext], Awaitable[str]] | None = None
-    checkpoints: Callable[[], Awaitable[list[TimevmCheckpoint]]] | None = None
+    checkpoints: Callable[[], Awaitable[TimevmCheckpoints]] | None = None
     #: the monitor's ``gdbserver DEVICE``: starts, moves or ends (``none``) the gdb server, returns what to print
     gdb_server: Callable[[str], Awaitable[str]] | None = None
     #: prompt of the human monitor

@@ -7,7 +7,7 @@ from timevm.monitor.commands.context import Handler, MonitorContext
 from timevm.monitor.commands.errors import CommandError
 from timevm.qmp_schema.base import Empty
 from timevm.qmp_schema.extension import (
-    TimevmCheckpoint,
+    TimevmCheckpoints,
     TimevmCount,
     TimevmMark,
     TimevmRange,
@@ -81,11 +81,14 @@ async def reverse_continue(context: MonitorContext, arguments: TimevmStops) -> T
     if not arguments.breakpoints and not arguments.writes:
         result = await context.vm.reverse_continue()
         return await stopped(context, result, arrived=TimevmStopReason.HISTORY_BEGAN)
-    stops = Stops(
+    return await _reverse_with(context, _stops(arguments))
+
+
+def _stops(arguments: TimevmStops) -> Stops:
+    return Stops(
         frozenset(arguments.breakpoints),
         frozenset(Watchpoint(address, 1, WatchKind.WRITE) for address in arguments.writes),
     )
-    return await _reverse_with(context, stops)
 
 
 async def _reverse_with(context: MonitorContext, stops: Stops) -> TimevmStopped:
@@ -99,16 +102,28 @@ async def _reverse_with(context: MonitorContext, stops: Stops) -> TimevmStopped:
         await context.vm.set_stops(debugger)
 
 
+async def _find(context: MonitorContext, stops: Stops) -> TimevmStopped:
+    """Go there, look, and come back."""
+    here = (await context.vm.replay_info()).icount
+    found = await _reverse_with(context, stops)
+    if found.icount != here:
+        await context.vm.seek(here)
+    return found
+
+
 async def last_write(context: MonitorContext, arguments: TimevmRange) -> TimevmStopped:
     await _must_replay(context)
     if arguments.length < 1:
         raise CommandError("length must be at least 1")
-    here = (await context.vm.replay_info()).icount
     watch = Watchpoint(arguments.address, arguments.length, WatchKind.WRITE)
-    found = await _reverse_with(context, Stops(watchpoints=frozenset({watch})))
-    if found.icount != here:
-        await context.vm.seek(here)
-    return found
+    return await _find(context, Stops(watchpoints=frozenset({watch})))
+
+
+async def find(context: MonitorContext, arguments: TimevmStops) -> TimevmStopped:
+    await _must_replay(context)
+    if not arguments.breakpoints and not arguments.writes:
+        raise CommandError("name a breakpoint or a write to look for")
+    return await _find(context, _stops(arguments))
 
 
 async def timeline(context: MonitorContext, arguments: Empty) -> TimevmTimeline:
@@ -130,8 +145,13 @@ async def timeline(context: MonitorContext, arguments: Empty) -> TimevmTimeline:
     )
 
 
-async def query_checkpoints(context: MonitorContext, arguments: Empty) -> list[TimevmCheckpoint]:
-    return [] if context.checkpoints is None else await context.checkpoints()
+_NO_CHECKPOINTS = TimevmCheckpoints(
+    checkpoints=[], bytes=0, budget=0, taken=0, taking_seconds=0.0, restored=0, restoring_seconds=0.0
+)
+
+
+async def query_checkpoints(context: MonitorContext, arguments: Empty) -> TimevmCheckpoints:
+    return _NO_CHECKPOINTS if context.checkpoints is None else await context.checkpoints()
 
 
 async def cancel(context: MonitorContext, arguments: Empty) -> None:
@@ -143,6 +163,7 @@ HANDLERS: dict[str, Handler] = {
     "x-timevm-reverse-step": reverse_step,
     "x-timevm-reverse-continue": reverse_continue,
     "x-timevm-last-write": last_write,
+    "x-timevm-find": find,
     "x-timevm-timeline": timeline,
     "x-timevm-query-checkpoints": query_checkpoints,
     "x-timevm-cancel": cancel,

@@ -10,7 +10,7 @@ from timevm.monitor.hmp.errors import HmpError
 from timevm.monitor.hmp.memory_dump import disassemble, dump_memory, print_value
 from timevm.monitor.hmp.parameters import Kind, Parameter
 from timevm.monitor.hmp.table import Call, HmpCommand
-from timevm.qmp_schema.extension import TimevmStopped
+from timevm.qmp_schema.extension import TimevmStopped, TimevmStopReason
 
 _ADDRESS = Parameter("address", Kind.EXPRESSION)
 _MEMORY_FORMAT = Parameter("format", Kind.FORMAT)
@@ -165,6 +165,14 @@ async def last_write(call: Call) -> str:
     return f"{await _where(call, stopped)}replay_seek {stopped.icount} goes there\n"
 
 
+async def find(call: Call) -> str:
+    address = call.values["address"] & (1 << 63) - 1
+    stopped: TimevmStopped = await _execute(call, "x-timevm-find", breakpoints=[address])
+    if stopped.reason is TimevmStopReason.HISTORY_BEGAN:
+        return "not executed since the start of the recording\n"
+    return f"{await _where(call, stopped)}replay_seek {stopped.icount} goes there\n"
+
+
 async def timeline(call: Call) -> str:
     line = await _execute(call, "x-timevm-timeline")
     text = f"{line.status.value} at instruction {line.icount}, virtual time {line.virtual_time_ns / 1e9:.9f} s\n"
@@ -183,6 +191,14 @@ ACTIONS: tuple[HmpCommand, ...] = (
         (Parameter("name", Kind.STRING),),
         "tag",
         ("delvm before-crash",),
+    ),
+    HmpCommand(
+        ("find",),
+        "when was the instruction at this address executed last? (the machine stays where it is)",
+        find,
+        (_ADDRESS,),
+        "addr",
+        ("find 0x40080120",),
     ),
     HmpCommand(
         ("gdbserver",),

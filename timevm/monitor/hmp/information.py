@@ -13,6 +13,7 @@ from timevm.monitor.hmp.registers import read_registers, render_registers
 from timevm.monitor.hmp.snapshot_table import human_size, render_snapshots
 from timevm.monitor.hmp.table import Call, HmpCommand
 from timevm.qmp_schema.block import BlockInfo
+from timevm.qmp_schema.extension import TimevmCheckpoints
 
 
 async def info_replay(call: Call) -> str:
@@ -119,7 +120,7 @@ async def info_block(call: Call) -> str:
     shown = []
     for disk in disks:
         node = disk.inserted
-        if wanted is not None and wanted not in (disk.device, node.node_name if node else None):
+        if wanted is not None and wanted not in (disk.device, disk.qdev, node.node_name if node else None):
             continue
         if node is None:
             shown.append(f"{disk.device}: [not inserted]\n")
@@ -143,11 +144,28 @@ async def info_block(call: Call) -> str:
     return "\n".join(shown)
 
 
+#: in QEMU's order
+_STATISTICS = (
+    "rd_bytes",
+    "wr_bytes",
+    "rd_operations",
+    "wr_operations",
+    "flush_operations",
+    "wr_total_time_ns",
+    "rd_total_time_ns",
+    "flush_total_time_ns",
+    "rd_merged",
+    "wr_merged",
+    "idle_time_ns",
+)
+
+
 async def info_blockstats(call: Call) -> str:
     lines = []
     for disk in await execute(call.context, "query-blockstats", {}):
-        numbers = " ".join(f"{name}={value}" for name, value in disk.stats.on_wire().items())
-        lines.append(f"{disk.device or disk.node_name}: {numbers}\n")
+        stats = disk.stats.on_wire() | {"idle_time_ns": 0}
+        numbers = " ".join(f"{name}={stats[name]}" for name in _STATISTICS)
+        lines.append(f"{disk.device or ''}: {numbers}\n")
     return "".join(lines)
 
 
@@ -160,13 +178,17 @@ async def info_roms(call: Call) -> str:
 
 
 async def info_checkpoints(call: Call) -> str:
-    checkpoints = await execute(call.context, "x-timevm-query-checkpoints", {})
+    found: TimevmCheckpoints = await execute(call.context, "x-timevm-query-checkpoints", {})
+    checkpoints = found.checkpoints
     if not checkpoints:
         return "There are no checkpoints in memory.\n"
-    total = sum(checkpoint.bytes for checkpoint in checkpoints)
     lines = [f"{'ICOUNT':>20} {'MEMORY':>10}"]
     lines += [f"{checkpoint.icount:>20} {human_size(checkpoint.bytes):>10}" for checkpoint in checkpoints]
-    lines.append(f"{len(checkpoints):>18} in {human_size(total)}")
+    lines.append(f"{len(checkpoints)} checkpoints in {human_size(found.bytes)} of {human_size(found.budget)}")
+    lines.append(
+        f"taken {found.taken} in {found.taking_seconds:.3f} s, "
+        f"gone back to {found.restored} in {found.restoring_seconds:.3f} s"
+    )
     return "".join(f"{line}\n" for line in lines)
 
 
