@@ -79,6 +79,7 @@ def test_vm_state_in_pieces_of_any_length(tmp_path: Path, version: int) -> None:
     image.close()
     image = reopened(tmp_path / "image.qcow2")
     assert image.load_vm_state("one") == b"".join(pieces)
+    assert b"".join(image.vm_state_pieces("one")) == b"".join(pieces)
     assert image.find_snapshot("one").vm_state_size == sum(map(len, pieces))
     image.close()
     qemu_img("check", "-q", tmp_path / "image.qcow2")

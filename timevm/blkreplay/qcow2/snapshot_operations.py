@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: VM state is written in rows of this many bytes
 _ROW_BYTES = 1 << 20
 _LONGEST_NAME = 0xFFFF
-#: VM state is read and compared in rows of this many bytes
+#: VM state is read in pieces of this many bytes
 _READ_BYTES = 4 << 20
 #: bytes of zeroes in a VM state that become zero clusters; more are written, so that no small file claims much memory
 SPARSE_STATE_LIMIT = 256 << 20
@@ -98,16 +98,13 @@ def load_vm_state(image: Qcow2Image, record: SnapshotRecord) -> bytes:
     """Whole; ``record.vm_state_size`` bytes.  Raises ImageError, also for more zeroes than ``save`` writes sparsely."""
     if record.vm_state_size > SPARSE_STATE_LIMIT + 16 * image.file.size:
         raise ImageError(f"the image {image.path} is damaged: snapshot '{record.tag}' has no such amount of VM state")
-    return b"".join(state_pieces(image, record))
+    l1, start = _state_tables(image, record)
+    return cluster_reader.read(image, l1, start, record.vm_state_size, None)
 
 
-def state_pieces(image: Qcow2Image, record: SnapshotRecord) -> Iterator[bytes]:
-    """The VM state in pieces of some MiB.  Raises ImageError; never yields more than the tables describe."""
-    l1 = load_l1(image, record)
-    table_bits = image.cluster_bits + image.l2_bits
-    start = l1_entries_for(record.disk_size, image.cluster_bits) << table_bits
-    if start + record.vm_state_size > len(l1) << table_bits:
-        raise ImageError(f"the image {image.path} is damaged: snapshot '{record.tag}' has less VM state than it says")
+def vm_state_pieces(image: Qcow2Image, record: SnapshotRecord) -> Iterator[bytes]:
+    """The same in pieces of some MiB.  Raises ImageError; never yields more than the tables describe."""
+    l1, start = _state_tables(image, record)
     for at in range(0, record.vm_state_size, _READ_BYTES):
         length = min(_READ_BYTES, record.vm_state_size - at)
         yield cluster_reader.read(image, l1, start + at, length, None)
@@ -132,6 +129,16 @@ class StateReader:
         """As much of it as there is.  Raises ImageError."""
         length = max(0, min(length, self.size - offset))
         return cluster_reader.read(self._image, self._l1, self._start + offset, length, None) if length else b""
+
+
+def _state_tables(image: Qcow2Image, record: SnapshotRecord) -> tuple[Table, int]:
+    """The snapshot's L1 table, and at which byte of what it describes the VM state begins."""
+    l1 = load_l1(image, record)
+    table_bits = image.cluster_bits + image.l2_bits
+    start = l1_entries_for(record.disk_size, image.cluster_bits) << table_bits
+    if start + record.vm_state_size > len(l1) << table_bits:
+        raise ImageError(f"the image {image.path} is damaged: snapshot '{record.tag}' has less VM state than it says")
+    return l1, start
 
 
 class SnapshotReader:
