@@ -27,6 +27,10 @@ PACKAGES = {
     "ld": "binutils",
     "nm": "binutils",
     "objcopy": "binutils",
+    "iasl": "acpica-tools",
+    "syslinux": "syslinux",
+    "mcopy": "mtools",
+    "mkfs.vfat": "dosfstools",
 }
 
 
