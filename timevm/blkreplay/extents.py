@@ -115,22 +115,26 @@ def _qcow2_extents(image: Qcow2Image, start: int, end: int, depth: int) -> Itera
             elif run.kind == Kind.DATA:
                 yield Extent(low, high - low, depth, True, False, True, run.host + low - run_start, image.path)
             elif run.kind == Kind.ZERO:
-                yield from _zero_extents(image, depth, low, high, table.values[first:], run_start, run.first)
+                zeroes = table.values[first + run.first : first + run.first + run.count]
+                yield from _zero_extents(image, depth, low, high, zeroes, run_start)
             else:
                 yield Extent(low, high - low, depth, True, False, True, None, None)
         start = stop
 
 
 def _zero_extents(
-    image: Qcow2Image, depth: int, low: int, high: int, entries: Table, run_start: int, first: int
+    image: Qcow2Image, depth: int, low: int, high: int, entries: Table, run_start: int
 ) -> Iterator[Extent]:
-    """Zero clusters may keep a place in the file."""
-    for number in range(-(-(high - run_start) >> image.cluster_bits) or 1):
+    """Zero clusters may keep a place in the file; ``entries`` begin at byte ``run_start`` of the disk."""
+    hosts = entries & np.uint64(OFFSET_MASK)
+    if not hosts.any():
+        yield Extent(low, high - low, depth, True, True, False, None, None)
+        return
+    for number, host in enumerate(hosts.tolist()):
         at = run_start + (number << image.cluster_bits)
-        begin, finish = max(low, at), min(high, at + image.cluster_size)
-        host = int(entries[first + number]) & OFFSET_MASK
-        offset = host + begin - at if host else None
-        yield Extent(begin, finish - begin, depth, True, True, False, offset, image.path if host else None)
+        begin, end = max(low, at), min(high, at + image.cluster_size)
+        offset, path = (host + begin - at, image.path) if host else (None, None)
+        yield Extent(begin, end - begin, depth, True, True, False, offset, path)
 
 
 def _behind(image: Qcow2Image, low: int, high: int, depth: int) -> Iterator[Extent]:

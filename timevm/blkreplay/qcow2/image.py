@@ -19,7 +19,7 @@ from timevm.blkreplay.qcow2.refcounts import Refcounts
 from timevm.blkreplay.qcow2.snapshot_operations import Unchanged
 from timevm.blkreplay.qcow2.snapshot_table import TABLE_LIMIT, SnapshotRecord, parse_snapshots
 from timevm.blkreplay.qcow2.transaction import load_l1
-from timevm.errors import HostError, UserError
+from timevm.errors import HostError, TimevmError, UserError
 
 #: the header's first cluster may be 2 MiB; fields, extensions and backing name never need more than this
 _HEADER_BYTES = 64 << 10
@@ -38,7 +38,7 @@ class Qcow2Image:
         self.file = file
         self.backing = backing
         self.durable = durable
-        self._broken: HostError | None = None
+        self._broken: TimevmError | None = None
         self._closed = False
         self.reload()
 
@@ -307,7 +307,7 @@ class Qcow2Image:
                 self.refcounts.relocate()
                 self.refcounts.write_relocated()
                 self.switch(self.header)
-            except HostError as error:
+            except TimevmError as error:
                 self._broken = error
                 raise
         else:

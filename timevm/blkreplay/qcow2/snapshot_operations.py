@@ -287,8 +287,9 @@ def _store_row(
         elif known and len(piece) == image.cluster_size:
             host = known.get(xxhash.xxh3_128_digest(piece))
             if host is not None and image.file.read(host, len(piece)) == piece:
-                change.refcounts.add(change.cluster(host))
                 entries[number] = host
+    shared = [entry >> image.cluster_bits for entry in entries if entry > zero]
+    change.refcounts.add(np.array(shared, dtype=np.int64))
     missing = [number for number, entry in enumerate(entries) if entry < 0]
     offsets = _store_clusters(image, change, [pieces[number] for number in missing])
     for number, offset in zip(missing, offsets, strict=True):
