@@ -70,8 +70,8 @@ class _Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._front_ends: FrontEnds | None = None
         self._signals = 0
-        #: the recording never had a first instruction: nothing is left behind
-        self._void = False
+        #: there was a first instruction, or there may be one
+        self._begun = False
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -90,6 +90,8 @@ class _Daemon:
                 if self._mode is not ReplayMode.PLAY:
                     machine.finish("quit")  # only if something above failed: it has been done otherwise
                 machine.close()
+                if not self._begun and self._mode is ReplayMode.RECORD and self._config.machine.rrfile is not None:
+                    self._config.machine.rrfile.unlink(missing_ok=True)  # nothing is left behind
         finally:
             await devices.close()
 
@@ -148,18 +150,10 @@ class _Daemon:
         )
 
     async def _begin(self, vm: Vm) -> None:
-        """To the first instruction.  Raises UserError, HostError; a recording that was to be made is gone then."""
-        snapshot = self._config.machine.rrsnapshot
-        try:
-            if self._config.loadvm is not None:
-                await vm.load_snapshot(self._config.loadvm)
-            if snapshot is not None and self._mode is ReplayMode.RECORD:
-                await vm.save_snapshot(snapshot)
-            if snapshot is not None and self._mode is ReplayMode.PLAY:
-                await vm.load_snapshot(snapshot)
-        except TimevmError:
-            self._void = self._mode is ReplayMode.RECORD
-            raise
+        """To the first instruction.  Raises UserError, HostError."""
+        if self._config.loadvm is not None:
+            await vm.load_snapshot(self._config.loadvm)
+        self._begun = True
         if not self._config.start_paused:
             await vm.cont()
 
@@ -223,8 +217,6 @@ class _Daemon:
         except TimevmError as failure:
             self._say(str(failure))
             code = 1
-        if self._void and self._config.machine.rrfile is not None:
-            self._config.machine.rrfile.unlink(missing_ok=True)
         await lines.flush(_LAST_WORDS)
         if self._front_ends is not None:
             await self._front_ends.close()

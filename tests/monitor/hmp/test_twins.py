@@ -33,10 +33,47 @@ def test_a_line_that_qemu_has_not_is_a_command() -> None:
 def test_lines_of_the_contract_are_those_of_qemu() -> None:
     """Their names and aliases, so that a habit works."""
     aliases = {alias for command in TOP for alias in command.names}
-    for name in (
-        "replay_break replay_delete_break replay_seek savevm loadvm delvm x xp print p stop s cont c system_reset "
-        "system_powerdown gdbserver help ? quit q memsave pmemsave gva2gpa info"
-    ).split():
+    for name in [
+        "replay_break",
+        "replay_delete_break",
+        "replay_seek",
+        "savevm",
+        "loadvm",
+        "delvm",
+        "x",
+        "xp",
+        "print",
+        "p",
+        "stop",
+        "s",
+        "cont",
+        "c",
+        "system_reset",
+        "system_powerdown",
+        "gdbserver",
+        "help",
+        "?",
+        "quit",
+        "q",
+        "memsave",
+        "pmemsave",
+        "gva2gpa",
+        "info",
+    ]:
         assert name in aliases and name in QEMU
-    for name in "replay snapshots registers status block chardev mtree qtree network roms version history name".split():
+    for name in [
+        "replay",
+        "snapshots",
+        "registers",
+        "status",
+        "block",
+        "chardev",
+        "mtree",
+        "qtree",
+        "network",
+        "roms",
+        "version",
+        "history",
+        "name",
+    ]:
         assert any(name in command.names for command in INFORMATION) and f"info {name}" in QEMU
