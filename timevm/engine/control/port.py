@@ -20,6 +20,7 @@ from timevm.engine.machine.outcome import (
     ReplayMode,
     RunEnd,
     RunResult,
+    SnapshotInfo,
     Stops,
 )
 from timevm.engine.replay.events import Event
@@ -42,18 +43,6 @@ __all__ = [
 ]
 
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
-    """A named VM snapshot: ``date`` in seconds (epoch), ``vm_clock_ns`` virtual time, ``icount`` -1 if unknown."""
-
-    identifier: str
-    tag: str
-    vm_state_size: int
-    date: float
-    vm_clock_ns: int
-    icount: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,18 @@ class Stops:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """A named VM snapshot: ``date`` in seconds (epoch), ``vm_clock_ns`` virtual time, ``icount`` -1 if unknown."""
+
+    identifier: str
+    tag: str
+    vm_state_size: int
+    date: float
+    vm_clock_ns: int
+    icount: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryRegion:
     """One range of the physical address space; ``kind`` is ``ram`` or ``io``; sizes in bytes."""
 

@@ -198,6 +198,13 @@ class Checkpoints:
         at = bisect.bisect_right(self._kept, position, key=_place)
         return self._kept[max(0, at - 1)]
 
+    def go_to(self, position: Position) -> bool:
+        """If there is one at exactly this place."""
+        found = self._find(position)
+        if found is not None:
+            self.restore(found)
+        return found is not None
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """The machine is there.  0.2 ms and about 1 us for each page that was written or differs."""
         begin = time.perf_counter()

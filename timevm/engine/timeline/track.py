@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from timevm.engine.cpu.base import Stop, StopKind
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.outcome import DebugStop, RunEnd, RunResult, Stops
 from timevm.engine.snapshot.checkpoints import Checkpoints
 from timevm.engine.snapshot.position import Position
 from timevm.engine.timeline.seekable import Passed, Run
+from timevm.errors import InternalError
+
+#: instructions that a named snapshot must save, or it is not read for a way
+WORTH = 50_000_000
+
+
+class Archive(Protocol):
+    """Named snapshots as places to start from."""
+
+    def places(self) -> list[tuple[Position, str]]:
+        """Moments of this recording, and the snapshots' ids."""
+
+    def load(self, tag: str) -> None: ...
 
 
 class MachineTrack:
     """``restarts``: a reset of the guest, or of the user, is not the end of the run (no ``-no-reboot``)."""
 
-    def __init__(self, machine: Machine, checkpoints: Checkpoints, *, restarts: bool = True) -> None:
+    def __init__(
+        self, machine: Machine, checkpoints: Checkpoints, *, restarts: bool = True, archive: Archive | None = None
+    ) -> None:
         """Where the machine stands is the start of history from now on.  Raises HostError."""
         self._machine = machine
+        self._archive = archive
         self._checkpoints = checkpoints
         self._restarts = restarts
         checkpoints.take(self.place)
@@ -81,7 +99,20 @@ class MachineTrack:
         self._checkpoints.unpin(position)
 
     def nearest(self, position: Position) -> Position:
-        return self._checkpoints.nearest(position).position
+        """A named snapshot counts where checkpoints are far away."""
+        nearest = self._checkpoints.nearest(position).position
+        if self._archive is not None and position.icount - nearest.icount > WORTH:
+            archived = [place for place, _ in self._archive.places() if place <= position]
+            if archived and max(archived).icount - nearest.icount > WORTH:
+                return max(archived)
+        return nearest
 
     def go_back(self, position: Position) -> None:
-        self._checkpoints.restore(self._checkpoints.nearest(position))
+        if self._checkpoints.go_to(position):
+            return
+        if self._archive is not None:
+            for place, tag in self._archive.places():
+                if place == position:
+                    self._archive.load(tag)
+                    return
+        raise InternalError(f"nothing is remembered of {position}")
