@@ -1,6 +1,6 @@
-"""The test guests: Debian's arm64 Linux with our initramfs, and the bare guests of ``examples/guests/bare``.
+"""The test guests: Debian's Linux with our initramfs, and the bare guests of ``examples/guests/bare``.
 
-Linux comes from ``$TIMEVM_GUESTS`` when that is set (``arm64/kernel``, ``arm64/initrd.gz``, ``disk/``), otherwise from
+Linux comes from ``$TIMEVM_GUESTS`` when that is set (``arm64/kernel``, ``x86_64/initrd.gz``, ``disk/``), otherwise from
 Debian packages, once, into ``.cache/guests``.  ``python -m tests.guests`` makes it and prints the paths.
 """
 
@@ -28,14 +28,30 @@ CACHE = ROOT / ".cache" / "guests"
 INIT = ROOT / "examples" / "guests" / "linux" / "init"
 DATA = ROOT / "tests" / "data"
 
-KERNEL_PACKAGE, BUSYBOX_PACKAGE = "linux-image-cloud-arm64", "busybox-static"
-#: loaded by init in this order, what they depend on first; built-in ones need nothing
-MODULES = ("virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio-rng", "ext4")
+BUSYBOX_PACKAGE = "busybox-static"
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """One architecture's Linux: ``folder`` of the guests, Debian's name of it and of its kernel.
+
+    ``modules`` are loaded by init in this order, what they depend on first; built-in ones need nothing.
+    """
+
+    folder: str
+    debian: str
+    kernel_package: str
+    modules: tuple[str, ...]
+
+
+VIRTIO = ("virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio-rng")
+ARM64 = Flavour("arm64", "arm64", "linux-image-cloud-arm64", (*VIRTIO, "ext4"))
+X86_64 = Flavour("x86_64", "amd64", "linux-image-amd64", (*VIRTIO, "ata_piix", "sd_mod", "ext4"))
 
 
 @dataclass(frozen=True, slots=True)
 class LinuxGuest:
-    """A kernel (flat Image) and its initramfs; the command line's ``tvm=`` says what init does (README there)."""
+    """A kernel (flat Image, bzImage) and its initramfs; ``tvm=`` on its command line says what init does (README)."""
 
     kernel: Path
     initrd: Path
@@ -43,15 +59,25 @@ class LinuxGuest:
 
 def linux_arm64() -> LinuxGuest:
     """The Linux guest; the calling test fails with the reason when there is none."""
+    return linux_guest(ARM64)
+
+
+def linux_x86_64() -> LinuxGuest:
+    """The same for the PC."""
+    return linux_guest(X86_64)
+
+
+def linux_guest(flavour: Flavour) -> LinuxGuest:
     given = os.environ.get("TIMEVM_GUESTS")
     if given:
-        return with_our_init(Path(given) / "arm64")
+        return with_our_init(Path(given) / flavour.folder)
     try:
-        return from_packages()
+        return from_packages(flavour)
     except NoPackages as why:
         reason = str(why)
+    folder = flavour.folder
     pytest.fail(
-        f"no Linux guest: {reason}. Set TIMEVM_GUESTS to a folder with arm64/kernel and arm64/initrd.gz, "
+        f"no Linux guest: {reason}. Set TIMEVM_GUESTS to a folder with {folder}/kernel and {folder}/initrd.gz, "
         "or deselect these tests with -m 'not linux'",
         pytrace=False,
     )
@@ -84,28 +110,30 @@ def with_our_init(folder: Path) -> LinuxGuest:
     return LinuxGuest(kernel, target)
 
 
-def from_packages() -> LinuxGuest:
+def from_packages(flavour: Flavour) -> LinuxGuest:
     """The guest made of Debian packages, from the cache when it is there.  Raises NoPackages."""
-    recipe = hashlib.sha256(INIT.read_bytes() + repr(MODULES).encode()).hexdigest()[:16]
-    guest = LinuxGuest(CACHE / "arm64" / "kernel", CACHE / "arm64" / f"initrd-{recipe}.gz")
+    recipe = hashlib.sha256(INIT.read_bytes() + repr(flavour.modules).encode()).hexdigest()[:16]
+    folder = CACHE / flavour.folder
+    guest = LinuxGuest(folder / "kernel", folder / f"initrd-{recipe}.gz")
     with locked():
-        packages = CACHE / "arm64" / "root"
+        packages = folder / "root"
         if not guest.kernel.exists():
             shutil.rmtree(packages, ignore_errors=True)
-            apt = Apt(CACHE / "apt", "arm64")
+            apt = Apt(CACHE / ("apt" if flavour is ARM64 else f"apt-{flavour.debian}"), flavour.debian)
             apt.prepare()
-            kernels = [name for name in apt.depends(KERNEL_PACKAGE) if name.startswith("linux-image-")]
+            kernels = [name for name in apt.depends(flavour.kernel_package) if name.startswith("linux-image-")]
             if not kernels:
-                raise NoPackages(f"{KERNEL_PACKAGE} depends on no kernel")
+                raise NoPackages(f"{flavour.kernel_package} depends on no kernel")
             versions = [apt.unpack(name, packages) for name in (kernels[0], BUSYBOX_PACKAGE)]
-            (CACHE / "arm64" / "VERSION").write_text("\n".join(versions) + "\n")
-            write_whole(guest.kernel, flat_image(one(packages, "boot/vmlinuz*")))
+            (folder / "VERSION").write_text("\n".join(versions) + "\n")
+            kernel = one(packages, "boot/vmlinuz*")
+            write_whole(guest.kernel, flat_image(kernel) if flavour is ARM64 else kernel.read_bytes())
         if not guest.initrd.exists():
-            write_whole(guest.initrd, compressed(initramfs(packages)))
+            write_whole(guest.initrd, compressed(initramfs(packages, flavour.modules)))
     return guest
 
 
-def initramfs(packages: Path) -> list[Entry]:
+def initramfs(packages: Path, modules: tuple[str, ...]) -> list[Entry]:
     """busybox, our init, the modules in the order in which they go in, and empty folders."""
     entries = [Entry.folder(name) for name in ("bin", "dev", "mnt", "mod", "proc", "sys")]
     entries.append(Entry.file("bin/busybox", one(packages, "*bin/busybox").read_bytes(), 0o755))
@@ -123,7 +151,7 @@ def initramfs(packages: Path) -> list[Entry]:
             add(plain(other))
         order[name] = module
 
-    for name in MODULES:
+    for name in modules:
         add(plain(name))
     entries += [Entry.file(f"mod/{name}.ko", module) for name, module in order.items()]
     entries.append(Entry.file("mod/order", "".join(f"{name}\n" for name in order).encode()))
