@@ -149,6 +149,7 @@ def _talk(scenario: Scenario, stream: Any) -> Heard:
 _VOLATILE = (
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "DATE"),
     (re.compile(r"thread_id=\d+"), "thread_id=N"),
+    (re.compile(r" +[\d.]+ [KM]iB DATE"), " SIZE DATE"),
 )
 _VOLATILE_KEYS = {"thread-id": 0, "date-sec": 0, "date-nsec": 0, "actual-size": 0, "vm-state-size": 0}
 

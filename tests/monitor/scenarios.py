@@ -16,6 +16,8 @@ _DISK = (
     "-device",
     "virtio-blk-device,drive=node,id=disk",
 )
+#: of a job that does its work, of one that fails
+_DONE, _FAILED = ("JOB_STATUS_CHANGE",) * 5, ("JOB_STATUS_CHANGE",) * 4
 
 SCENARIOS: dict[str, Scenario] = {
     "protocol": Scenario(
@@ -297,8 +299,40 @@ SCENARIOS: dict[str, Scenario] = {
             qmp("blockdev-snapshot-delete-internal-sync", device="disk"),
             qmp("blockdev-snapshot-delete-internal-sync", device="disk", name="nothing"),
             qmp("blockdev-snapshot-delete-internal-sync", device="disk", name="s"),
+            hmp("info snapshots"),
         ),
         ("-S", *_DISK),
+        files=(("disk.qcow2", "qcow2"),),
+    ),
+    "snapshots": Scenario(
+        (
+            _N,
+            hmp("info snapshots"),
+            hmp("savevm first"),
+            hmp("info snapshots"),
+            hmp("loadvm nothing"),
+            hmp("loadvm first"),
+            hmp("delvm nothing"),
+            hmp("delvm first"),
+            hmp("info snapshots"),
+            qmp("snapshot-save", _DONE, job_id="a", tag="t", vmstate="node", devices=["node"]),
+            qmp("query-jobs"),
+            hmp("info snapshots"),
+            qmp("snapshot-save", _FAILED, job_id="b", tag="t", vmstate="node", devices=["node"]),
+            qmp("query-jobs"),
+            qmp("snapshot-save", job_id="a", tag="u", vmstate="node", devices=["node"]),
+            qmp("snapshot-load", _FAILED, job_id="c", tag="nothing", vmstate="node", devices=["node"]),
+            qmp("snapshot-load", _DONE, job_id="d", tag="t", vmstate="node", devices=["node"]),
+            qmp("snapshot-save", _FAILED, job_id="e", tag="u", vmstate="nobody", devices=["nobody"]),
+            qmp("snapshot-save", _FAILED, job_id="f", tag="u", vmstate="node", devices=[]),
+            qmp("snapshot-delete", _DONE, job_id="g", tag="t", devices=["node"]),
+            qmp("snapshot-delete", _DONE, job_id="h", tag="t", devices=["node"]),
+            qmp("query-jobs"),
+            qmp("job-dismiss", ["JOB_STATUS_CHANGE"], id="a"),
+            qmp("job-dismiss", id="a"),
+            qmp("query-status"),
+        ),
+        ("-S", *_DISK, "-icount", "shift=3"),
         files=(("disk.qcow2", "qcow2"),),
     ),
 }

@@ -172,6 +172,14 @@ class ToyVm:
                     return RunResult(RunEnd.DEBUG, icount, stop=DebugStop(pc, watch, written, True))
         return self.machine.run(0)
 
+    async def find_last(self, stops: Stops) -> RunResult:
+        here, mine = self.machine.icount, self.stops
+        self.stops = stops
+        found = await self.reverse_continue()
+        self.stops = mine
+        self.machine.go_to(here)
+        return found
+
     async def system_reset(self) -> None:
         self.calls.append("system_reset")
         self.send("RESET", {"guest": False, "reason": "host-qmp-system-reset"})

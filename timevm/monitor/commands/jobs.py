@@ -37,7 +37,8 @@ class _Job:
     error: str | None = None
 
     def information(self) -> JobInfo:
-        done = int(self.status in (JobStatus.WAITING, JobStatus.PENDING, JobStatus.CONCLUDED) and self.error is None)
+        # as in QEMU the one step of these jobs is done when they end, well or not
+        done = int(self.status not in (JobStatus.UNDEFINED, JobStatus.CREATED, JobStatus.RUNNING))
         return JobInfo(
             id=self.id,
             type=self.type,
@@ -106,7 +107,8 @@ class JobTable:
         self._move(job, JobStatus.NULL)
 
     def information(self) -> list[JobInfo]:
-        return [job.information() for job in self._jobs.values()]
+        """The newest first, as in QEMU."""
+        return [job.information() for job in reversed(self._jobs.values())]
 
     async def close(self) -> None:
         """Cancel what runs and wait for it."""

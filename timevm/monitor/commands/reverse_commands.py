@@ -103,12 +103,11 @@ async def _reverse_with(context: MonitorContext, stops: Stops) -> TimevmStopped:
 
 
 async def _find(context: MonitorContext, stops: Stops) -> TimevmStopped:
-    """Go there, look, and come back."""
-    here = (await context.vm.replay_info()).icount
-    found = await _reverse_with(context, stops)
-    if found.icount != here:
-        await context.vm.seek(here)
-    return found
+    """The machine stays where it is."""
+    result = await context.vm.find_last(stops)
+    if result.end is RunEnd.LIMIT:
+        return TimevmStopped(icount=result.icount, reason=TimevmStopReason.HISTORY_BEGAN)
+    return await stopped(context, result, arrived=TimevmStopReason.HISTORY_BEGAN)
 
 
 async def last_write(context: MonitorContext, arguments: TimevmRange) -> TimevmStopped:

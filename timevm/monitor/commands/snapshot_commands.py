@@ -8,15 +8,17 @@ from timevm.qmp_schema.base import Empty
 from timevm.qmp_schema.job import JobArguments, JobInfo, JobType, SnapshotArguments, SnapshotDeleteArguments
 
 
-async def _check_nodes(context: MonitorContext, nodes: list[str]) -> None:
+async def _check_nodes(context: MonitorContext, devices: list[str], *more: str) -> None:
+    if not devices:
+        raise CommandError("At least one device is required for snapshot")
     known = set() if context.block is None else {node.node_name for node in await context.block.nodes()}
-    for node in nodes:
+    for node in (*devices, *more):
         if node not in known:
             raise CommandError(f"No block device node '{node}'")
 
 
 async def _save(context: MonitorContext, arguments: SnapshotArguments) -> None:
-    await _check_nodes(context, [*arguments.devices, arguments.vmstate])
+    await _check_nodes(context, arguments.devices, arguments.vmstate)
     if arguments.vmstate not in arguments.devices:
         raise CommandError("vmstate block device is not in the devices list")
     if any(snapshot.tag == arguments.tag for snapshot in await context.vm.snapshots()):
@@ -25,7 +27,7 @@ async def _save(context: MonitorContext, arguments: SnapshotArguments) -> None:
 
 
 async def _load(context: MonitorContext, arguments: SnapshotArguments) -> None:
-    await _check_nodes(context, [*arguments.devices, arguments.vmstate])
+    await _check_nodes(context, arguments.devices, arguments.vmstate)
     await context.vm.load_snapshot(arguments.tag)
 
 
