@@ -113,6 +113,12 @@ class ToyTimeline:
         self.guest.jump(0)
         return RunResult(RunEnd.LIMIT, 0)
 
+    def find_last(self, stops: Stops, journey: Journey) -> RunResult:
+        here = self.guest.icount
+        found = self.reverse_continue(stops, journey)
+        self.guest.jump(here)
+        return found
+
 
 class Toy:
     """A guest and its running ``Vm``."""

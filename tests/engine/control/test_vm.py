@@ -356,3 +356,12 @@ def test_the_table_knows_every_state() -> None:
     with pytest.raises(IllegalRunStateMove, match="'running' -> 'prelaunch'"):
         check_move(RunState.RUNNING, RunState.PRELAUNCH)
     assert {motion.name for motion in Motion} == {"RUN", "STEP", "SEEK", "REVERSE"}
+
+
+async def test_the_last_stop_is_found_without_going_there() -> None:
+    machine = ToyMachine(ReplayMode.PLAY)
+    async with running(machine) as (vm, _):
+        await vm.seek(3000)
+        found = await vm.find_last(Stops(frozenset({1234})))
+        assert (found.end, found.icount) == (RunEnd.DEBUG, 1234)
+        assert machine.icount == 3000 and state(vm) is RunState.PAUSED

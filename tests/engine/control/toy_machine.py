@@ -154,6 +154,12 @@ class ToyTimeline:
         stop = DebugStop(self.machine.count) if before else None
         return RunResult(RunEnd.DEBUG if before else RunEnd.LIMIT, self.machine.count, stop=stop)
 
+    def find_last(self, stops: Stops, journey: Journey) -> RunResult:
+        here = self.machine.count
+        found = self.reverse_continue(stops, journey)
+        self.machine.count = here
+        return found
+
 
 class ToySnapshots:
     """Keeps the counter under tags."""

@@ -149,8 +149,16 @@ def test_what_ends_too_early_is_noticed(length: int) -> None:
 
 @given(st.binary(max_size=200))
 def test_other_bytes_are_no_state(data: bytes) -> None:
-    with pytest.raises(MalformedState, match="not made by timevm"):
+    with pytest.raises(MalformedState):
         read_head(reader(data.ljust(CHUNK, b"\0")))
+
+
+def test_the_format_is_named() -> None:
+    for at, message in ((0, "not made by timevm"), (8, "is of format 255, this timevm reads format 1")):
+        other = bytearray(SAMPLE)
+        other[at] = 255
+        with pytest.raises(MalformedState, match=message):
+            read_head(reader(bytes(other)))
 
 
 def test_a_chunk_is_64_kib_and_so_is_ram() -> None:

@@ -58,8 +58,9 @@ class ResetPolicy:
 class CpuThread:
     """``post`` may be called on any thread; ``report`` is called on this one and must not block.
 
-    ``run``: the machine's, or one around it that leaves checkpoints behind.  ``congested``: nobody takes the guest's output, the machine pauses until somebody does.  A pause is between two
-    instructions and changes nothing in them; messages are attended to meanwhile.
+    ``run``: the machine's, or one around it that leaves checkpoints behind.  ``congested``: nobody takes the guest's
+    output, the machine pauses until somebody does.  A pause is between two instructions and changes nothing in them;
+    messages are attended to meanwhile.
     """
 
     def __init__(

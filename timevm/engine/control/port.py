@@ -151,6 +151,9 @@ class VmPort(Protocol):
     async def reverse_continue(self) -> RunResult:
         """Back to the last stop before now; at the start of history ``RunResult.end`` is LIMIT and icount the start."""
 
+    async def find_last(self, stops: Stops) -> RunResult:
+        """What a reverse run with these stops would answer; the machine is afterwards exactly where it was."""
+
     async def system_reset(self) -> None: ...
 
     async def system_powerdown(self) -> None: ...

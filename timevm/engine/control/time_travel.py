@@ -33,6 +33,9 @@ class TimeTravel(Protocol):
     def reverse_continue(self, stops: Stops, journey: Journey) -> RunResult:
         """To the last stop before now (DEBUG), or to the start of history (LIMIT)."""
 
+    def find_last(self, stops: Stops, journey: Journey) -> RunResult:
+        """What ``reverse_continue`` would answer; the machine stays where it is."""
+
 
 class SnapshotStore(Protocol):
     """Named snapshots of machine and disks.  The machine stands between two instructions during a call."""

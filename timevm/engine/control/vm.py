@@ -235,6 +235,19 @@ class Vm:
         stops = self._stops
         return await self._travel(Motion.REVERSE, lambda journey: timeline.reverse_continue(stops, journey))
 
+    async def find_last(self, stops: Stops) -> RunResult:
+        timeline = self._timeline("replay must be enabled to run backwards")
+        found: list[RunResult] = []
+
+        def look(journey: Journey) -> RunResult:
+            result = timeline.find_last(stops, journey)
+            if result.end is not RunEnd.KICKED:
+                found.append(result)
+            return RunResult(RunEnd.KICKED, self._machine.icount)
+
+        stands = await self._travel(Motion.SEEK, look)
+        return found[0] if found else stands
+
     async def system_reset(self) -> None:
         if self.mode is ReplayMode.NONE and self._state is not RunState.RUNNING:
             await self._ask(lambda reply: Alter(lambda machine: machine.reset(), reply))
