@@ -171,3 +171,18 @@ async def test_other_commands_that_people_use(recorded: tuple[MachineSpec, Outco
         *("Temporary breakpoint 1", "main ()", "main.c", "do_let", "=> 0x"),
         *("Could not write register", "cannot be written while replaying", "Cannot access memory", "= 0"),
     )
+
+
+async def test_the_direction_set_once(recorded: tuple[MachineSpec, Outcome]) -> None:
+    output = await debug(
+        recorded,
+        *("break check_heap", "continue", "set exec-direction reverse", "stepi", "x/i $pc", "step", "next", "nexti"),
+        *("continue", "set exec-direction forward", "continue"),
+    )
+    in_order(output, "Breakpoint 1", "bl\t0x4008158c <check_heap>", "No more reverse-execution", "Breakpoint 1")
+
+
+async def test_physical_addresses(recorded: tuple[MachineSpec, Outcome]) -> None:
+    packets = ("qqemu.PhyMemMode", "Qqemu.PhyMemMode:1", "qqemu.PhyMemMode")
+    output = await debug(recorded, *(f"maintenance packet {packet}" for packet in packets), "x/i 0x40080000")
+    in_order(output, 'received: "0"', 'received: "OK"', 'received: "1"', "<_start>:\tadrp")
