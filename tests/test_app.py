@@ -298,3 +298,18 @@ async def test_gdb_server_at_run_time(tmp_path: Path) -> None:
             assert "Could not open gdbserver on device 'nonsense'" in await monitor("gdbserver nonsense")
             await client.execute("quit")
         assert await daemon.ends() == 0
+
+
+async def test_the_log(tmp_path: Path) -> None:
+    recorded(tmp_path)
+    replay = [*irq_guest(), *REPLAY, "-serial", "null", "-D", "log", "-d", "trace:replay,cpu_reset"]
+    assert run(replay, cwd=tmp_path).returncode == 0
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.split()[2] for line in lines if "SerialInput" in line] == ["SerialInput(port=0," for _ in range(3)]
+    async with running([*irq_guest(), *QMP, "-d", "cpu_reset"], tmp_path) as daemon:
+        async with qmp(daemon, tmp_path / "qmp") as client:
+            await client.execute("system_reset")
+            reset = "timevm-system-aarch64: CPU Reset (CPU 0): host-qmp-system-reset\n"
+            await daemon.until(lambda: reset in daemon.errors, "the reset was logged")
+            await client.execute("quit")
+        assert await daemon.ends() == 0

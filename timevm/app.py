@@ -25,7 +25,7 @@ from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.machine import Machine
 from timevm.errors import InternalError, TimevmError
 from timevm.history import History, history_of
-from timevm.process import logging_to, pid_file
+from timevm.process import TRACE, logging_to, pid_file
 from timevm.serial_lines import SerialLines
 from timevm.wiring import CharacterDevices
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from timevm.front_ends import FrontEnds
 
 _log = logging.getLogger(__name__)
+_trace = logging.getLogger(TRACE)
 
 _MODES = {"none": ReplayMode.NONE, "record": ReplayMode.RECORD, "play": ReplayMode.PLAY}
 #: seconds in which the peers of serial ports take the guest's last words
@@ -51,6 +52,13 @@ def run(config: Config) -> int:
 
 async def _live_and_die(config: Config) -> int:
     return await _Daemon(config).run()
+
+
+async def _log_resets(vm: Vm) -> None:
+    with vm.subscribe() as events:
+        async for event in events:
+            if event.name == "RESET":
+                _trace.info("CPU Reset (CPU 0): %s", event.data["reason"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,7 @@ class _Daemon:
             for name, mux in devices.muxes.items():
                 self._spawn(mux.run(), f"terminal {name}")
             self._spawn(lines.run(vm.inject), "serial ports")
+            self._trace(vm, machine)
             if devices.waits:
                 self._spawn(self._serve(vm, devices, history), "monitors")
             if not devices.waits or await self._wait_for(devices.wait_for_peers()):
@@ -148,6 +157,13 @@ class _Daemon:
             congested=lines.congested,
             run=history.run,
         )
+
+    def _trace(self, vm: Vm, machine: Machine) -> None:
+        """What ``-d`` asks for.  Before the machine runs."""
+        if "trace:replay" in self._config.log_items:
+            machine.trace = lambda icount, event: _trace.info("%d %s", icount, event)
+        if "cpu_reset" in self._config.log_items:
+            self._spawn(_log_resets(vm), "the log of resets")
 
     async def _begin(self, vm: Vm) -> None:
         """To the first instruction.  Raises UserError, HostError."""

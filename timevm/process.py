@@ -12,6 +12,9 @@ from pathlib import Path
 
 from timevm.errors import HostError
 
+#: the logger of ``-d`` items
+TRACE = "timevm.trace"
+
 
 def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
@@ -46,6 +49,8 @@ def logging_to(program: str, path: Path | None) -> Iterator[None]:
         except OSError as error:
             raise HostError(f"-D {path}: Could not open log file: {_reason(error)}") from error
     handler.setFormatter(_Format(program))
+    trace = logging.getLogger(TRACE)
+    trace.setLevel(logging.INFO)
     root = logging.getLogger("timevm")
     root.addHandler(handler)
     root.setLevel(logging.WARNING)

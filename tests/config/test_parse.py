@@ -33,7 +33,7 @@ def test_a_whole_command_line() -> None:
     config = parsed(
         "-M virt,gic-version=2 -cpu cortex-a72 -m 1G -smp 1 -kernel Image --initrd i.gz -append console=ttyAMA0 "
         "-icount shift=7,rr=record,rrfile=f,rrsnapshot=s,rrinterval=100Mi,rrmem=1G -rtc base=2020-01-02 -name fred "
-        "-nographic -no-reboot -seed 5 -net none -nic none -vga none -pidfile p -D log -d int,guest_errors -S -s "
+        "-nographic -no-reboot -seed 5 -net none -nic none -vga none -pidfile p -D log -d int,guest_errors,cpu_reset -S -s "
         "-loadvm tag -no-shutdown -accel tcg -echr 0x14 -nodefaults"
     )
     spec = config.machine
@@ -43,7 +43,7 @@ def test_a_whole_command_line() -> None:
     assert spec.rrinterval is not None and spec.rrinterval.instructions == 100_000_000
     assert spec.rtc_base == 1577923200 and spec.no_reboot
     assert (config.name, config.pidfile, config.log_file) == ("fred", Path("p"), Path("log"))
-    assert config.log_items == {"int", "guest_errors"} and config.start_paused and config.no_shutdown
+    assert config.log_items == {"cpu_reset"} and config.start_paused and config.no_shutdown
     assert (config.loadvm, config.escape, config.gdb, config.serial) == ("tag", 0x14, "gdb", ())
     assert config.chardev("gdb").backend == Socket(port="1234", server=True, wait=False)
 

@@ -103,15 +103,13 @@ OPTIONS: tuple[Option, ...] = (
 
 #: items of ``-d``
 LOG_ITEMS: dict[str, str] = {
-    "guest_errors": "what the guest did that no sane guest does (invalid accesses to devices)",
-    "unimp": "what the guest asked for and timevm has not",
-    "int": "interrupts and exceptions",
-    "cpu_reset": "resets",
-    "trace:replay": "events of the recording as they are written or delivered",
+    "cpu_reset": "resets of the guest, with the instruction count",
+    "trace:replay": "what comes to the guest from outside, with the instruction count, as it happens",
 }
-#: items of QEMU's ``-d`` about its own code generator: accepted, they log nothing here
+#: items of QEMU's ``-d`` that are accepted and log nothing here
 EMPTY_LOG_ITEMS = frozenset(
-    ("out_asm", "in_asm", "op", "op_opt", "op_ind", "exec", "cpu", "fpu", "mmu", "pcall", "page", "nochain", "plugin",
+    ("guest_errors", "unimp", "int",
+     "out_asm", "in_asm", "op", "op_opt", "op_ind", "exec", "cpu", "fpu", "mmu", "pcall", "page", "nochain", "plugin",
      "strace", "tid", "vpu", "none")
 )  # fmt: skip
 

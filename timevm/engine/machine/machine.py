@@ -76,6 +76,8 @@ class Machine:
         self._finished = False
         #: how often ``restore`` was called: two passes over one moment differ in it
         self.restorations = 0
+        #: told of every event that is about to happen (``-d trace:replay``)
+        self.trace: Callable[[int, Event], None] | None = None
         self.disks = parts.disks
         for number, drive in enumerate(self.disks.drives):
             drive.connect(self.gate.expect, partial(self._announce, number))
@@ -249,6 +251,8 @@ class Machine:
 
     def apply(self, event: Event) -> None:
         """Raises InternalError for an event that is no guest's business."""
+        if self.trace is not None:
+            self.trace(self.cpu.icount, event)
         match event:
             case SerialInput(port, data):
                 self._board.serial[port].receive(data)
