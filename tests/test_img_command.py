@@ -282,6 +282,21 @@ def test_help(ours: Run) -> None:
     assert ours()[0] == 1
 
 
+def test_help_on_options(ours: Run) -> None:
+    status, out, _ = ours("create", "-f", "qcow2", "-o", "help")
+    lines = theirs("create", "-f", "qcow2", "-o", "help")[1].splitlines()
+    assert status == 0
+    assert sum(line in lines for line in out.splitlines()) == 7
+
+
+def test_a_missing_backing_file(folder: Path, ours: Run) -> None:
+    create_image("alone.qcow2", CreateOptions(SIZE, backing_file="nowhere", backing_format="raw"))
+    for command in ("map", "info", "snapshot -c x"):
+        assert ours(*command.split(), "alone.qcow2") == theirs(*command.split(), "alone.qcow2")
+    assert ours("snapshot", "-l", "alone.qcow2") == (0, "", "")
+    assert ours("check", "alone.qcow2")[0] == 0
+
+
 def test_names_from_an_image_do_not_steer_the_terminal(folder: Path, ours: Run) -> None:
     image = open_image("base.qcow2")
     assert isinstance(image, Qcow2Image)

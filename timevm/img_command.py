@@ -22,7 +22,7 @@ from timevm.blkreplay.raw import RawImage
 from timevm.errors import HostError, TimevmError, UserError
 from timevm.img_arguments import HelpWanted, Options, UsageError, one_file, open_named, parse_options
 from timevm.img_convert import SPARSE_BYTES, copy, progress_bar
-from timevm.img_options import NewImage, check_late, formatting_line, parse_new_image
+from timevm.img_options import NewImage, check_late, formatting_line, option_lines, parse_new_image
 from timevm.img_text import (
     as_json,
     check_fields,
@@ -97,10 +97,13 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object, *
 
 def _create(argv: list[str]) -> int:
     options, rest = parse_options(argv, "F:b:f:o:qu")
-    if not rest:
+    if not rest and options.get("o") not in ("help", "?"):
         raise UsageError("Expecting image file name")
     if len(rest) > 2:
         raise UsageError(f"Unexpected argument: {rest[2]}")
+    if options.get("o") in ("help", "?"):
+        print("\n".join(option_lines(options.get("f", "raw"))))
+        return 0
     name = rest[0]
     size = parse_size(rest[1]) if len(rest) > 1 else None
     new = parse_new_image(name, options.get("f", "raw"), options.get("o", ""), options.get("b"), options.get("F"))
@@ -252,7 +255,7 @@ def _snapshot(argv: list[str]) -> int:
     if not actions:
         return 0
     action = actions[0]
-    image = open_named(name, options, read_only=action == "l")
+    image = open_named(name, options, read_only=action == "l", backing=action != "l")
     try:
         if action == "l":
             if isinstance(image, Qcow2Image) and image.records:

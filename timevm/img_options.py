@@ -10,18 +10,20 @@ from timevm.errors import UserError
 from timevm.img_text import parse_size
 
 _VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
-_QCOW2_KEYS = {
-    "size",
-    "compat",
-    "cluster_size",
-    "lazy_refcounts",
-    "refcount_bits",
-    "preallocation",
-    "backing_file",
-    "backing_fmt",
-    "compression_type",
-    "extended_l2",
+#: what qcow2 takes → how -o help describes it; the last two are known so that they can be refused by name
+_QCOW2_OPTIONS = {
+    "backing_file": "backing_file=<str>     - File name of a base image",
+    "backing_fmt": "backing_fmt=<str>      - Image format of the base image",
+    "cluster_size": "cluster_size=<size>    - qcow2 cluster size",
+    "compat": "compat=<str>           - Compatibility level (v2 [0.10] or v3 [1.1])",
+    "lazy_refcounts": "lazy_refcounts=<bool (on/off)> - Mark for QEMU: it may postpone refcount updates",
+    "preallocation": "preallocation=<str>    - Preallocation mode (allowed values: off, metadata)",
+    "refcount_bits": "refcount_bits=<num>    - Width of a reference count entry in bits",
+    "size": "size=<size>            - Virtual disk size",
+    "compression_type": "",
+    "extended_l2": "",
 }
+_RAW_OPTIONS = {"size": _QCOW2_OPTIONS["size"], "preallocation": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def parse_new_image(name: str, kind: str, text: str, backing_file: str | None, b
     """``text``: what -o said.  Raises UserError."""
     if kind not in FORMATS:
         raise UserError(f"{name}: Unknown file format '{kind}'")
-    known = _QCOW2_KEYS if kind == "qcow2" else {"size", "preallocation"}
+    known = _QCOW2_OPTIONS if kind == "qcow2" else _RAW_OPTIONS
     options: dict[str, str] = {}
     for part in _split(text):
         key, separator, value = part.partition("=")
@@ -83,6 +85,12 @@ def parse_new_image(name: str, kind: str, text: str, backing_file: str | None, b
         backing_file=backing_file if backing_file is not None else options.get("backing_file"),
         backing_format=backing_format,
     )
+
+
+def option_lines(kind: str) -> list[str]:
+    """``-o help``."""
+    known = _QCOW2_OPTIONS if kind == "qcow2" else _RAW_OPTIONS
+    return [f"Supported {kind} options:", *(f"  {text}" for text in known.values() if text)]
 
 
 def check_late(name: str, new: NewImage) -> None:

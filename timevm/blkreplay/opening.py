@@ -115,9 +115,9 @@ def _open_backing(image: Qcow2Image, share: bool, depth: int) -> BlockNode:
         raise ImageError(f"Could not open '{image.path}': more than {LONGEST_CHAIN} backing files, or a loop of them")
     name = image.header.backing_file
     if name.startswith("json:"):
-        raise ImageError(f"Could not open backing file: '{name}': timevm knows files only")
+        raise ImageError(f"Could not open '{image.path}': its backing file is '{name}', but timevm knows files only")
     path = backing_path(image.path, name)
     try:
         return _open(path, image.header.backing_format, True, share, True, image.durable, depth + 1)
     except UserError as error:
-        raise ImageError(f"Could not open backing file: {error}") from error
+        raise ImageError(f"Could not open '{image.path}': Could not open backing file: {error}") from error

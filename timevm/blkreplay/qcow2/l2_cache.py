@@ -68,6 +68,8 @@ class L2Cache:
         self._file.write(offset, encode(values))
         table = self._tables[offset] = L2Table(offset, values)
         self._dirty.pop(offset, None)
+        if len(self._tables) > self._capacity:
+            self.shrink()
         return table
 
     def touch(self, table: L2Table, low: int, high: int) -> None:

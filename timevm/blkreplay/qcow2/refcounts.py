@@ -86,6 +86,8 @@ class Refcounts:
             if block is not None:
                 here = numbers == number
                 found[here] = block.counts[clusters[here] % self.per_block]
+            if self.is_crowded:
+                self.shrink()
         return found
 
     def block_clusters(self) -> Indexes:
