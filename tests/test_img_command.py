@@ -206,7 +206,7 @@ def test_a_locked_image(folder: Path, ours: Run) -> None:
 
 
 def test_snapshots_are_made_applied_and_deleted(folder: Path, ours: Run) -> None:
-    before = subprocess.run(["qemu-img", "convert", "-O", "raw", "base.qcow2", "before.raw"])
+    before = subprocess.run([need("qemu-img"), "convert", "-O", "raw", "base.qcow2", "before.raw"])
     assert before.returncode == 0
     assert ours("snapshot", "-c", "mine", "base.qcow2") == (0, "", "")
     assert ours("snapshot", "-c", "mine", "base.qcow2") == (0, "", "")  # a second one of the same tag, as qemu-img does
@@ -214,7 +214,7 @@ def test_snapshots_are_made_applied_and_deleted(folder: Path, ours: Run) -> None
     assert ours("snapshot", "-a", "first", "base.qcow2") == (0, "", "")
     assert ours("snapshot", "-d", "mine", "base.qcow2") == (0, "", "")
     assert ours("snapshot", "-a", "mine", "base.qcow2") == (0, "", "")
-    subprocess.run(["qemu-img", "convert", "-O", "raw", "base.qcow2", "after.raw"], check=True)
+    subprocess.run([need("qemu-img"), "convert", "-O", "raw", "base.qcow2", "after.raw"], check=True)
     assert Path("before.raw").read_bytes() == Path("after.raw").read_bytes()
     assert theirs("check", "-q", "base.qcow2")[0] == 0
 
@@ -243,7 +243,7 @@ def test_conversions(folder: Path, ours: Run, source: str, target: tuple[str, st
     assert theirs("compare", "new", source)[0] == 0
     if kind == "qcow2":
         assert theirs("check", "-q", "new")[0] == 0
-    subprocess.run(["qemu-img", "convert", "-O", kind, *asked, source, "new.theirs"], check=True)
+    subprocess.run([need("qemu-img"), "convert", "-O", kind, *asked, source, "new.theirs"], check=True)
     assert Path("new").stat().st_blocks <= Path("new.theirs").stat().st_blocks + 256
 
 
@@ -251,7 +251,7 @@ def test_converting_a_snapshot_with_progress(folder: Path, ours: Run) -> None:
     status, out, err = ours("convert", "-p", "-l", "first", "-O", "raw", "base.qcow2", "new")
     assert (status, out) == (0, "")
     assert "converting" in err
-    subprocess.run(["qemu-img", "convert", "-l", "first", "-O", "raw", "base.qcow2", "new.theirs"], check=True)
+    subprocess.run([need("qemu-img"), "convert", "-l", "first", "-O", "raw", "base.qcow2", "new.theirs"], check=True)
     assert Path("new").read_bytes() == Path("new.theirs").read_bytes()
 
 

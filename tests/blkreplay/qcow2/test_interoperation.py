@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.blkreplay.qcow2.qemu import contents, qemu_img, qemu_io
+from tests.peers import need
 from timevm.blkreplay.image_errors import ImageError
 from timevm.blkreplay.opening import GuessedRawWarning, open_image, probe_format
 from timevm.blkreplay.qcow2.check import check
@@ -181,7 +182,7 @@ def test_an_unknown_feature_is_named_by_its_table_or_its_bit(tmp_path: Path) -> 
 def test_a_dirty_image_is_repaired_before_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "image.qcow2"
     qemu_img("create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", path, SIZE)
-    subprocess.run(["qemu-io", "-c", "write -P 9 0 1M", "-c", "abort", path], capture_output=True)
+    subprocess.run([need("qemu-io"), "-c", "write -P 9 0 1M", "-c", "abort", path], capture_output=True)
     qemu_img("check", "-q", path, status=2)
     image = opened(path, read_only=True)
     assert image.header.is_dirty

@@ -22,7 +22,7 @@ from timevm.blkreplay.qcow2.entries import (
 )
 from timevm.blkreplay.qcow2.l2_cache import L2Table
 from timevm.blkreplay.zeroes import is_zero
-from timevm.errors import HostError
+from timevm.errors import TimevmError
 
 if TYPE_CHECKING:
     from timevm.blkreplay.qcow2.image import Qcow2Image
@@ -135,7 +135,7 @@ def _write_new(image: Qcow2Image, table: L2Table, begin: int, end: int, base: in
                 if is_zero(tail):
                     tail = b""
             image.file.write(host, *(piece for piece in (head, inner, tail) if len(piece)))
-        except (HostError, ImageError):
+        except TimevmError:
             image.refcounts.give_back(first, count)
             raise
         places = (np.arange(first, first + count, dtype=np.uint64) << np.uint64(bits)) | np.uint64(COPIED)
