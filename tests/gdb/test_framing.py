@@ -102,7 +102,7 @@ def test_a_link_acknowledges_and_repeats() -> None:
     assert link.feed(b"$g#67$g#00").answer == b"+-"
     first, second = link.send(b"O61"), link.send(b"OK")
     assert link.feed(b"-").answer == first + second
-    assert link.feed(b"+-").answer == second
+    assert link.feed(b"+---").answer == second
     assert link.feed(b"+-").answer == b""
     link.stop_acknowledging()
     link.send(b"OK")

@@ -209,6 +209,28 @@ async def test_documents_in_parts() -> None:
         client.close()
 
 
+async def test_clients_that_do_not_read() -> None:
+    """Neither packets that are to be sent again nor requests to send again pile up answers."""
+    async with toy() as machine, served(machine.vm) as server:
+        for flood in (b"$#ff" * 1000, b"-" * 4000, pack(b"g") * 1000):
+            client = await server.connect()
+            client.send(b"qXfer:features:read:target.xml:0,4000")
+            transport = client.writer.transport
+            transport.pause_reading()  # type: ignore[attr-defined]
+            for _ in range(200):
+                client.writer.write(flood)
+            await asyncio.sleep(0.05)
+            transport.abort()
+        end = time.monotonic() + DEADLINE
+        while True:
+            again = await server.connect()
+            answer = await again.ask(b"?")
+            again.close()
+            if answer == b"T05thread:01;":
+                break
+            assert time.monotonic() < end, answer
+
+
 # -- the monitor
 
 

@@ -47,6 +47,7 @@ class Link:
 
     def feed(self, data: bytes) -> Arrived:
         arrived = Arrived()
+        again = False
         for item in self._reader.feed(data):
             match item:
                 case Packet() | Oversized() | Malformed():
@@ -59,10 +60,12 @@ class Link:
                 case Interrupted():
                     arrived.packets.append(item)
                 case Refused():
-                    arrived.answer += b"".join(self._sent)
+                    again = True
                 case Acknowledged():
                     if self._sent:
                         self._sent.popleft()
+        if again:  # once, however often it was said
+            arrived.answer += b"".join(self._sent)
         return arrived
 
     def send(self, data: bytes) -> bytes:

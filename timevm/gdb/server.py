@@ -22,7 +22,7 @@ _READ_SIZE = 1 << 14
 #: packets that wait for their turn before the connection is read no further
 _QUEUE = 64
 #: seconds in which the client before may go away; gdb itself waits for two
-_SEAT_SECONDS = 0.5
+_SEAT_SECONDS = 1.0
 #: answers that a refused client gets, and seconds that it has for asking
 _REFUSED_ANSWERS, _REFUSED_SECONDS = 8, 10.0
 
@@ -66,6 +66,7 @@ class _Connection:
             arrived = self._link.feed(data)
             if arrived.answer:
                 self._writer.write(arrived.answer)
+                await self._writer.drain()
             for item in arrived.packets:
                 if not isinstance(item, Interrupted):
                     self._unanswered += 1
