@@ -77,3 +77,9 @@ def test_lines_of_the_contract_are_those_of_qemu() -> None:
         "name",
     ]:
         assert any(name in command.names for command in INFORMATION) and f"info {name}" in QEMU
+
+
+def test_the_manual_names_them() -> None:
+    manual = (NAMES.parents[3] / "docs" / "console.md").read_text()
+    for row in OWN:
+        assert f"`{row.name}`" in manual and f"`{row.hmp}" in manual

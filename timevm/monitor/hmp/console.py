@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import TextIO, cast
 
 from prompt_toolkit import PromptSession
@@ -143,13 +144,14 @@ class Console:
 
     async def _refresh(self, session: PromptSession[str]) -> None:
         while True:
-            try:
-                self._position = await look(self._context)
-            except TimevmError:
-                return  # timevm is about to end: the last line stays
+            await self._look()
             if session.app.is_running:
                 session.app.invalidate()
             await asyncio.sleep(REFRESH)
+
+    async def _look(self) -> None:
+        with suppress(TimevmError):  # timevm is about to end: the last line stays
+            self._position = await look(self._context)
 
     async def _converse(self, session: PromptSession[str]) -> None:
         while True:
@@ -177,6 +179,7 @@ class Console:
                 progress.cancel()
                 await asyncio.gather(progress, return_exceptions=True)
         print_formatted_text(ANSI(printed), end="")
+        await self._look()
 
     async def _progress(self, events: AsyncIterator[VmEvent]) -> None:
         try:
