@@ -837,7 +837,14 @@ def test_the_flags_of_cmpxchg16b() -> None:
     [
         (f"cmp {left}, eax", f"{name} [rbx]")
         for left in ("ecx", "eax")
-        for name in ("setz byte ptr", "setl byte ptr", "setb byte ptr", "seto byte ptr", "rcl dword ptr", "rcr word ptr")
+        for name in (
+            "setz byte ptr",
+            "setl byte ptr",
+            "setb byte ptr",
+            "seto byte ptr",
+            "rcl dword ptr",
+            "rcr word ptr",
+        )
     ]
     + [("inc eax", "setp byte ptr [rbx]"), ("shl ecx, 3", "setle byte ptr [rbx]"), ("imul eax, ecx", "sets [rbx]")],
 )

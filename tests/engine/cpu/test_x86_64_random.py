@@ -28,6 +28,7 @@ def test_two_runs_are_alike_and_two_programs_are_not() -> None:
 
 
 def test_a_locked_bit_instruction_on_a_register_is_undefined() -> None:
-    """Unicorn's translator ended the process over ``lock bts eax, ecx``: seed 939 of 32 bits."""
-    bench = Bench("32")
-    assert differences(bench.whole(939), bench.sliced(939, (1,))) == ""
+    """Unicorn's translator ended the process over ``lock bts ecx, eax`` and ``lock bt``."""
+    for mode, seed in (("32", 939), ("64", 2049), ("16", 2028)):
+        bench = Bench(mode)
+        assert differences(bench.whole(seed), bench.sliced(seed, (1,))) == ""

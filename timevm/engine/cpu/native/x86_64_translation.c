@@ -146,7 +146,7 @@ static uint8_t code_byte(struct x86_64 *cpu, uint64_t address, uint64_t page)
     return (uint8_t)cpu->call.code_byte(cpu->env, address);
 }
 
-/* Is the block's first instruction BTS, BTR or BTC of a register with a LOCK prefix?  That is undefined, and Unicorn's
+/* Is the block's first instruction BT, BTS, BTR or BTC of a register with a LOCK prefix?  That is undefined, and Unicorn's
    translator ends the process over it.  They are FIRST, so here is where one is met.  Reads no byte behind it. */
 static int is_untranslatable(struct x86_64 *cpu, const struct translation_block *block)
 {
@@ -164,8 +164,8 @@ static int is_untranslatable(struct x86_64 *cpu, const struct translation_block 
         return 0;
     byte = code_byte(cpu, at + 1, page);
     if (byte == 0xba)
-        return code_byte(cpu, at + 2, page) >= 0xe8;
-    return (byte == 0xab || byte == 0xb3 || byte == 0xbb) && code_byte(cpu, at + 2, page) >= 0xc0;
+        return code_byte(cpu, at + 2, page) >= 0xe0;
+    return (byte == 0xa3 || byte == 0xab || byte == 0xb3 || byte == 0xbb) && code_byte(cpu, at + 2, page) >= 0xc0;
 }
 
 static void watch_page(struct x86_64 *cpu, uint64_t offset, const void *host)
