@@ -42,11 +42,17 @@ def run(
 class Daemon:
     """A running ``timevm-system-aarch64``; ``output`` and ``errors`` are what it has printed so far."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+    def __init__(self, arguments: Sequence[str], folder: Path, descriptors: Sequence[int] = ()) -> None:
+        folder.mkdir(exist_ok=True)
         self._files = [(folder / name).open("wb") for name in ("stdout", "stderr")]
         self._folder = folder
         self.process = subprocess.Popen(
-            command(arguments), stdin=subprocess.PIPE, stdout=self._files[0], stderr=self._files[1], cwd=folder
+            command(arguments),
+            stdin=subprocess.PIPE,
+            stdout=self._files[0],
+            stderr=self._files[1],
+            cwd=folder,
+            pass_fds=descriptors,
         )
 
     @property
@@ -93,13 +99,24 @@ class Daemon:
 
 
 @contextlib.asynccontextmanager
-async def running(arguments: Sequence[str], folder: Path) -> AsyncIterator[Daemon]:
-    folder.mkdir(exist_ok=True)
-    daemon = Daemon(arguments, folder)
+async def running(arguments: Sequence[str], folder: Path, descriptors: Sequence[int] = ()) -> AsyncIterator[Daemon]:
+    """``descriptors`` are inherited."""
+    daemon = Daemon(arguments, folder, descriptors)
     try:
         yield daemon
     finally:
         daemon.close()
+
+
+async def status(client: QMPClient, wanted: str) -> None:
+    """Wait for the run state."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        answer: Any = await client.execute("query-status")
+        if answer["status"] == wanted:
+            return
+        assert time.monotonic() < deadline, f"never {wanted}: {answer}"
+        await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager

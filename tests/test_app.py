@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
 import signal
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from qemu.qmp import ExecuteError, QMPClient
+from qemu.qmp import ExecuteError
 
-from tests.daemon import DEADLINE, command, irq_guest, qmp, run, running
+from tests.daemon import DEADLINE, command, irq_guest, qmp, run, running, status
 from tests.peers import need
 from tests.tmux import Tmux
 
@@ -88,9 +86,7 @@ async def test_record_under_qmp_and_replay(tmp_path: Path) -> None:
     end = json.loads(run(["log", "stat", "--json", str(tmp_path / "run.rr")], "main").stdout.splitlines()[0])
     async with running([*irq_guest(), *REPLAY, *QMP, "-serial", "stdio"], tmp_path) as daemon:
         async with qmp(daemon, tmp_path / "qmp") as client:
-            while (await client.execute("query-status"))["status"] == "running":  # type: ignore[index]
-                await asyncio.sleep(0.01)
-            assert (await client.execute("query-status"))["status"] == "paused"  # type: ignore[index]
+            await status(client, "paused")
             at_end: Any = await client.execute("query-replay")
             assert at_end["mode"] == "play" and str(at_end["icount"]) in json.dumps(end)
             assert await client.execute("human-monitor-command", {"command-line": "info replay"}) == (
@@ -204,21 +200,12 @@ async def test_an_inherited_socket(tmp_path: Path) -> None:
     listener.listen()
     os.set_inheritable(listener.fileno(), True)
     chardev = f"socket,id=c,fd={listener.fileno()},server=on,wait=off"
-    process = subprocess.Popen(
-        command([*irq_guest(), "-S", "-chardev", chardev, "-mon", "chardev=c,mode=control"]),
-        pass_fds=[listener.fileno()],
-        stderr=subprocess.PIPE,
-    )
-    listener.close()
-    client = QMPClient("test")
-    async with asyncio.timeout(DEADLINE):
-        await client.connect(str(tmp_path / "s"))
-        await client.execute("quit")
-        with contextlib.suppress(Exception):
-            await client.disconnect()
-    assert await asyncio.to_thread(process.wait, DEADLINE) == 0
-    assert process.stderr is not None
-    process.stderr.close()
+    guest = [*irq_guest(), "-S", "-chardev", chardev, "-mon", "chardev=c,mode=control"]
+    async with running(guest, tmp_path, [listener.fileno()]) as daemon:
+        listener.close()
+        async with qmp(daemon, tmp_path / "s") as client:
+            await client.execute("quit")
+        assert await daemon.ends() == 0
 
 
 async def test_a_pseudo_terminal_as_serial_port(tmp_path: Path) -> None:
@@ -273,8 +260,7 @@ async def test_no_shutdown_and_no_reboot(tmp_path: Path) -> None:
         async with qmp(daemon, tmp_path / "qmp") as client:
             daemon.type(b"q")
             await daemon.shows(b"bye ")
-            while (await client.execute("query-status"))["status"] != "shutdown":  # type: ignore[index]
-                await asyncio.sleep(0.01)
+            await status(client, "shutdown")
             with pytest.raises(ExecuteError, match="Resetting the Virtual Machine is required"):
                 await client.execute("cont")
             await client.execute("quit")
@@ -313,3 +299,29 @@ async def test_the_log(tmp_path: Path) -> None:
             await daemon.until(lambda: reset in daemon.errors, "the reset was logged")
             await client.execute("quit")
         assert await daemon.ends() == 0
+
+
+async def test_the_console_on_the_shared_terminal_of_a_guest_that_prints(tmp_path: Path) -> None:
+    words = command(["-M", "virt", "-m", "16", "-kernel", str(irq_guest()[5]), "-nographic", *RECORD])
+    quoted = " ".join(f"'{word}'" for word in words)
+    terminal = Tmux(f"cd {tmp_path} && env TERM=xterm-256color {quoted}; cat", rows=12)
+    try:
+        await terminal.shows("tick 0000000[2-9]")
+        terminal.type("C-a", "c")
+        await terminal.shows(r"(?s)tick 0000\w+ cnt=\w+\n\(timevm\)\n running ● recording │ icount")
+        terminal.type("info repl", "Tab")
+        await terminal.shows(r"\(timevm\) info replay\n running ●")
+        ticks = int(re.findall(r"tick (\w+)", terminal.screen())[-1], 16)
+        await terminal.shows(rf"tick {ticks + 20:08x} cnt=\w+\n(?s:.*)\(timevm\) info replay\n running")
+        terminal.type("Enter", "stop", "Enter")
+        await terminal.shows(r"paused ● recording │ icount")
+        assert re.search(r"Recording execution 'run\.rr': instruction count = \d+", terminal.screen())
+        terminal.type("cont", "Enter", "C-a", "c")
+        terminal.type("a")
+        await terminal.shows("rx 61")
+        terminal.type("C-a", "x")
+        await terminal.shows("timevm: Terminated")
+        await terminal.shows("(?m)^$")
+    finally:
+        terminal.close()
+    verify(tmp_path / "run.rr")

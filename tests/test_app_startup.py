@@ -16,6 +16,7 @@ from tests.guests import bare
 from timevm import cli
 
 _KERNEL = str(bare("irq"))
+_NO_PLACE = "no block device can store vmstate for snapshot"
 _REPLAY = "-icount shift=3,rr=replay,rrfile={}"
 #: name → arguments, behind a whole guest of 16 MiB; a piece of the message
 CANNOT: dict[str, tuple[str, str]] = {
@@ -38,8 +39,8 @@ CANNOT: dict[str, tuple[str, str]] = {
     "no firmware": ("-bios none", "none"),
     "no disk": ("-drive file=none.qcow2,if=none,id=d -device virtio-blk-device,drive=d", "none.qcow2"),
     "not a disk": ("-drive file=junk.rr,format=qcow2,if=none,id=d -device virtio-blk-device,drive=d", "junk.rr"),
-    "rrsnapshot": ("-icount shift=3,rr=record,rrfile=new.rr,rrsnapshot=s", "no block device can store vmstate for snapshot"),
-    "loadvm": ("-loadvm tag", "no block device can store vmstate for snapshot"),
+    "rrsnapshot": ("-icount shift=3,rr=record,rrfile=new.rr,rrsnapshot=s", _NO_PLACE),
+    "loadvm": ("-loadvm tag", _NO_PLACE),
     "serial socket": ("-serial unix:no/s,server,nowait", "Failed to listen on 'unix:no/s,server=on'"),
     "serial peer": ("-serial unix:nobody", "Failed to connect to 'nobody': No such file or directory"),
     "serial file": ("-serial file:no/f", "Could not open 'no/f': No such file or directory"),
@@ -142,7 +143,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     done = subprocess.run(
-        f'"{sys.executable}" -c "import sys; from timevm.cli import main; sys.exit(main())" system-aarch64 -h | head -1',
+        f'"{sys.executable}" -c "from timevm.cli import main; exit(main())" system-aarch64 -h | head -1',
         shell=True, capture_output=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout.startswith(b"usage:") and done.stderr == b""

@@ -113,6 +113,8 @@ class FrontEnds:
         if not isinstance(place, FrontEnd):
             await serve_device(place, session)
             return
+        if terminal is not None:
+            terminal.draws = place.let_draw
         while (visit := await place.next_visit()) is not None:
             while not visit.over:  # Ctrl-D ends a session: here is the next one
                 await serve_device(visit, session)

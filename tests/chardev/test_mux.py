@@ -86,6 +86,28 @@ async def test_a_visit_ends_when_the_focus_goes() -> None:
         assert await asyncio.wait_for(monitor.next_visit(), DEADLINE) is None
 
 
+async def test_who_draws_prints_what_the_others_say() -> None:
+    keyboard = Keyboard()
+    mux = Mux(keyboard, clock_ns=lambda: 0)
+    serial, monitor = mux.front_end(), mux.front_end()
+    said: list[bytes] = []
+
+    async def above(data: bytes) -> None:
+        said.append(data)
+        await monitor.send(b"<" + data + b">")
+
+    async with running(mux):
+        await keyboard.typed.put(b"\x01t\x01c")
+        assert await asyncio.wait_for(monitor.next_visit(), DEADLINE) is not None
+        monitor.let_draw(above)
+        await serial.send(b"\nline\n")
+        await monitor.send(b"prompt\n")
+        monitor.let_draw(None)
+        await serial.send(b"more\n")
+    assert said == [b"\n[00:00:00.000] line\n"]
+    assert keyboard.shown == b"<\n[00:00:00.000] line\n>prompt\n[00:00:00.000] more\n"
+
+
 async def test_who_takes_nothing_holds_up_the_device_and_not_for_ever() -> None:
     keyboard = Keyboard()
     mux = Mux(keyboard)

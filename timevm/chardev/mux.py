@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from timevm.chardev.base import Backend
 from timevm.chardev.mux_keys import Key, LineStamps, MuxKeys, help_text
@@ -42,7 +42,11 @@ class FrontEnd:
             return self._take()
 
     async def send(self, data: bytes) -> None:
-        await self._mux.write(data)
+        await self._mux.write(data, self)
+
+    def let_draw(self, above: Callable[[bytes], Awaitable[None]] | None) -> None:
+        """While this one draws on the terminal (``above`` is there) it prints what the others say."""
+        self._mux.drawing = None if above is None else (self, above)
 
     async def next_visit(self) -> Visit | None:
         """Waits for the focus; None when it will not come any more.  The last visit must have been read to its end."""
@@ -135,6 +139,8 @@ class Mux:
         self._stamps = LineStamps()
         self._leave, self._farewell = leave, farewell
         self._clock_ns = clock_ns
+        #: who draws on the terminal now, and prints what the others say
+        self.drawing: tuple[FrontEnd, Callable[[bytes], Awaitable[None]]] | None = None
         self._writing = asyncio.Lock()
 
     def front_end(self) -> FrontEnd:
@@ -155,9 +161,15 @@ class Mux:
         for front_end in self._front_ends:
             await front_end.focus_changed(ended=True)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, origin: FrontEnd | None = None) -> None:
+        """``origin`` None: the terminal itself speaks."""
+        if self.drawing is None or self.drawing[0] is not origin:
+            data = self._stamps.apply(data, self._clock_ns())
+            if self.drawing is not None:
+                await self.drawing[1](data)
+                return
         async with self._writing:
-            await self.backend.send(self._stamps.apply(data, self._clock_ns()))
+            await self.backend.send(data)
 
     async def _press(self, key: Key) -> None:
         match key:

@@ -85,6 +85,8 @@ class Console:
         self._position: Position | None = None
         self._registers: list[str] = []
         self._running = False
+        #: of a line of others that is not whole yet
+        self._others = b""
         self._stopping: set[asyncio.Task[None]] = set()
         self._session: PromptSession[str] | None = None
 
@@ -131,13 +133,31 @@ class Console:
                 reserve_space_for_menu=5,
                 bottom_toolbar=lambda: toolbar(self._position),
             )
+            self._terminal.draws(self._print_above)
             refresher = asyncio.get_running_loop().create_task(self._refresh(session), name="console toolbar")
             try:
                 await self._converse(session)
             finally:
+                self._terminal.draws(None)
+                self._write(self._others)
+                self._others = b""
                 refresher.cancel()
                 await asyncio.gather(refresher, return_exceptions=True)
                 self._input = None
+
+    async def _print_above(self, data: bytes) -> None:
+        """What others say on the same terminal, in whole lines, so that the prompt stays where it is."""
+        lines, newline, self._others = (self._others + data).rpartition(b"\n")
+        if newline:
+            application = self._session.app if self._session is not None else None
+            drawn = application is not None and application.is_running
+            if application is not None and drawn:
+                application.renderer.erase()
+            self._write(lines + newline)
+            if application is not None and drawn:
+                application.renderer.reset()
+                application._redraw()
+            await self._drain()
 
     def _tags(self) -> tuple[str, ...]:
         return self._position.tags if self._position is not None else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 
@@ -14,3 +14,5 @@ class Terminal:
     columns: int = 80
     rows: int = 24
     resized: Callable[[], None] = lambda: None
+    #: told by the console when it begins to draw (how to print what others say above its prompt) and ends (None)
+    draws: Callable[[Callable[[bytes], Awaitable[None]] | None], None] = lambda above: None
