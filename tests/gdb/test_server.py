@@ -93,6 +93,24 @@ async def test_a_refused_client_is_not_kept_for_ever() -> None:
         first.close()
 
 
+async def test_what_was_asked_before_half_closing_is_answered() -> None:
+    async with toy(ReplayMode.NONE, None) as machine, served(machine.vm) as server:
+        client = await server.connect()
+        client.acknowledging = False
+        client.writer.write(pack(b"qC") * 20 + pack(b"s") + pack(b"qTimevm.Icount"))
+        client.writer.write_eof()
+        for _ in range(20):
+            assert await client.receive() == b"QC01"
+        # it is not set in motion for one who may be gone, and nobody's seat is kept for it
+        client.writer.close()
+        other = await server.connect()
+        other.writer.write(pack(b"c"))
+        other.writer.write_eof()
+        third = await server.connect()
+        assert await third.ask(b"?") == b"T05thread:01;"
+        third.close()
+
+
 async def test_nothing_is_left_of_a_client_that_vanished() -> None:
     async with toy() as machine, served(machine.vm) as server:
         client = await server.connect()

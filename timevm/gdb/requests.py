@@ -195,3 +195,10 @@ Request = (
     | SetPhysicalMemory
     | SetStepFlags
 )
+
+_WAYS_BACK = (Ask.REVERSE_STEP, Ask.REVERSE_CONTINUE)
+
+
+def lets_go(request: Request) -> bool:
+    """The machine moves for it; the answer is a stop reply, whenever that may be."""
+    return isinstance(request, Continue | Step | StepRange) or request in _WAYS_BACK

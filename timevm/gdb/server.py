@@ -12,7 +12,7 @@ from timevm.gdb.client import BAD_REQUEST, error_code
 from timevm.gdb.framing import Interrupted, Malformed, Oversized, Packet
 from timevm.gdb.link import Link
 from timevm.gdb.parse import BadRequest, parse
-from timevm.gdb.requests import Ask, Request
+from timevm.gdb.requests import Ask, Request, lets_go
 from timevm.gdb.session import GdbSession, MonitorLine
 from timevm.gdb.stop_reply import EXITED
 
@@ -37,7 +37,10 @@ class _Connection:
         self._link = Link()
         self._queue: asyncio.Queue[Packet | Oversized | Malformed | None] = asyncio.Queue(_QUEUE)
         self._unanswered = 0
-        self._busy = False
+        #: nothing more comes
+        self._ended = False
+        #: a request that lets the machine go is under way: the client waits to hear that it stands, or is gone
+        self._moves = False
 
     async def run(self) -> None:
         """Until the client is gone, or wants the machine gone."""
@@ -46,10 +49,10 @@ class _Connection:
         reading = asyncio.create_task(self._read(), name="gdb read")
         try:
             await asyncio.wait({answering, reading}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done() and not answering.done() and not self._busy:
+            if reading.done() and reading.exception() is None and not self._moves:
                 await answering  # what was asked before half-closing is answered
         except asyncio.CancelledError:
-            if self._busy and self._session.lets_go:
+            if self._moves:
                 self._writer.write(self._link.send(EXITED))  # that ends the waiting in order
             raise
         finally:
@@ -73,13 +76,17 @@ class _Connection:
                     await self._queue.put(item)
                 elif self._unanswered:
                     self._session.interrupt()
+        self._ended = True
         await self._queue.put(None)
 
     async def _answer(self) -> None:
         while not self._session.over and (item := await self._queue.get()) is not None:
-            self._busy = True
-            answers, request = await self._answers_to(item)
-            self._busy = False
+            request = self._request(item)
+            self._moves = request is not None and lets_go(request)
+            if self._moves and self._ended:
+                return  # nobody would hear of the stop, nor could end it
+            answers = [error_code(BAD_REQUEST)] if request is None else await self._session.handle(request)
+            self._moves = False
             for answer in answers:
                 self._writer.write(self._link.send(answer))
             if request is Ask.NO_ACKNOWLEDGEMENTS:
@@ -89,15 +96,16 @@ class _Connection:
                 self._session.forget_interrupt()
             await self._writer.drain()
 
-    async def _answers_to(self, item: Packet | Oversized | Malformed) -> tuple[list[bytes], Request | None]:
+    @staticmethod
+    def _request(item: Packet | Oversized | Malformed) -> Request | None:
+        """None: it makes no sense."""
         if not isinstance(item, Packet):
-            return [error_code(BAD_REQUEST)], None
+            return None
         try:
-            request = parse(item.data)
+            return parse(item.data)
         except BadRequest as wrong:
             _log.debug("gdb: %s", wrong)
-            return [error_code(BAD_REQUEST)], None
-        return await self._session.handle(request), request
+            return None
 
 
 async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -56,8 +56,6 @@ _WRITE_REFUSALS = {
     ReplayMode.RECORD: "registers and memory cannot be written while recording: the recording would not know of it",
 }
 
-_WAYS_BACK = (Ask.REVERSE_STEP, Ask.REVERSE_CONTINUE)
-
 Handler = Callable[[Any], Awaitable[list[bytes]]]
 
 
@@ -76,8 +74,6 @@ class GdbSession:
         self._refreshes = False
         #: the client wants the machine to end
         self.over = False
-        #: the request under way, or the last one, let the machine go: the client waits to hear how that ends
-        self.lets_go = False
         self._by_type: dict[type, Handler] = {
             Supported: self._supported,
             ReadRegister: self._read_register,
@@ -141,7 +137,6 @@ class GdbSession:
 
     async def handle(self, request: Request) -> list[bytes]:
         """The payloads to send, in order.  Raises nothing of timevm.errors: those become an answer."""
-        self.lets_go = isinstance(request, Continue | Step | StepRange) or request in _WAYS_BACK
         try:
             if isinstance(request, Ask):
                 if request in self._by_ask:
