@@ -206,7 +206,8 @@ def _print_stat(reader: LogReader, kinds: dict[EventKind, dict[str, int]], total
     for name, value in shown.items():
         facts.add_row(Text(name, style="bold"), Text(value))
     console.print(facts)
-    table = Table("kind")
+    table = Table()
+    table.add_column("kind", no_wrap=True)
     for title in ("events", "bytes", "bytes each", "first icount", "last icount"):
         table.add_column(title, justify="right")
     for kind, row in kinds.items():

@@ -33,7 +33,7 @@ def test_a_whole_command_line() -> None:
     config = parsed(
         "-M virt,gic-version=2 -cpu cortex-a72 -m 1G -smp 1 -kernel Image --initrd i.gz -append console=ttyAMA0 "
         "-icount shift=7,rr=record,rrfile=f,rrsnapshot=s,rrinterval=100Mi,rrmem=1G -rtc base=2020-01-02 -name fred "
-        "-nographic -no-reboot -seed 5 -net none -nic none -vga none -pidfile p -D log -d int,guest_errors,cpu_reset -S -s "
+        "-nographic -no-reboot -seed 5 -net none -nic none -vga none -pidfile p -D log -d int,unimp,cpu_reset -S -s "
         "-loadvm tag -no-shutdown -accel tcg -echr 0x14 -nodefaults"
     )
     spec = config.machine
@@ -46,6 +46,14 @@ def test_a_whole_command_line() -> None:
     assert config.log_items == {"cpu_reset"} and config.start_paused and config.no_shutdown
     assert (config.loadvm, config.escape, config.gdb, config.serial) == ("tag", 0x14, "gdb", ())
     assert config.chardev("gdb").backend == Socket(port="1234", server=True, wait=False)
+
+
+def test_the_interface_of_virtio_mmio() -> None:
+    for text, properties in (("off", (("virtio-mmio.force-legacy", "off"),)), ("on", ()), ("yes", ())):
+        assert parsed(f"-M virt -global virtio-mmio.force-legacy={text}").machine.machine_properties == properties
+    assert "expects 'on' or 'off'" in refusal("-M virt -global virtio-mmio.force-legacy=perhaps")
+    assert "'virtio-mmio.forcelegacy' is not part of this version" in refusal("-global virtio-mmio.forcelegacy=on")
+    assert "write DRIVER.PROPERTY=VALUE" in refusal("-M virt -global nonsense")
 
 
 @pytest.mark.parametrize(

@@ -298,9 +298,10 @@ def parse_drive(text: str, vocabulary: Vocabulary) -> Drive:
     file = value.text_of("file") or value.text_of("file.filename")
     if file is None and driver is None:
         value.fail("a drive needs file=FILE")
-    if value.choice("media", ("disk", "cdrom"), "disk") == "cdrom":
+    is_cdrom = value.choice("media", ("disk", "cdrom"), "disk") == "cdrom"
+    if is_cdrom and "ide-cd" not in vocabulary.devices:
         value.fail("this machine has no CD-ROM drive")
-    read_only = value.switch("readonly", False) or value.switch("read-only", False)
+    read_only = is_cdrom or value.switch("readonly", False) or value.switch("read-only", False)
     taken = (
         "file",
         "file.filename",
@@ -323,7 +324,7 @@ def parse_drive(text: str, vocabulary: Vocabulary) -> Drive:
         readonly=read_only,
         driver=driver,
         image=value.text_of("image"),
-        properties=value.rest(*taken),
+        properties=value.rest(*taken) + ((("media", "cdrom"),) if is_cdrom else ()),
     )
 
 
@@ -341,3 +342,17 @@ def parse_blockdev(text: str) -> Blockdev:
     if driver == "blkreplay" and not value.text_of("image"):
         value.fail("Parameter 'image' is missing")
     return Blockdev(driver, node_name, value.rest("driver", "node-name"))
+
+
+def parse_global(text: str) -> Properties:
+    """``-global``: the one default of a device that there is to change; nothing if it stays."""
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"-global {text}: Invalid parameter: write DRIVER.PROPERTY=VALUE")
+    if key != "virtio-mmio.force-legacy":
+        raise UserError(
+            f"-global {text}: '{key}' is not part of this version{hint(key, ('virtio-mmio.force-legacy',))}"
+        )
+    if value not in ON | OFF:
+        raise UserError(f"-global {text}: Parameter 'force-legacy' expects 'on' or 'off'")
+    return () if value in ON else ((key, "off"),)

@@ -66,6 +66,7 @@ class _CommandLine:
         self.loaders: list[Loader | LoaderData] = []
         self.drives: list[Drive] = []
         self.blockdevs: list[Blockdev] = []
+        self.machine_properties: dict[str, str] = {}
         self.devices: list[DeviceOption] = []
         self.objects: list[ObjectOption] = []
         self.chardevs: list[Chardev] = []
@@ -146,6 +147,9 @@ class _CommandLine:
 
     def _drive(self, text: str) -> None:
         self.drives.append(machine_options.parse_drive(text, self.vocabulary))
+
+    def _global(self, text: str) -> None:
+        self.machine_properties = dict(machine_options.parse_global(text))
 
     def _blockdev(self, text: str) -> None:
         self.blockdevs.append(machine_options.parse_blockdev(text))
@@ -291,6 +295,7 @@ class _CommandLine:
         "drive": _drive,
         "blockdev": _blockdev,
         "object": _object,
+        "global": _global,
         "net": _net,
         "nic": _nic,
         "display": _display,
@@ -372,6 +377,7 @@ class _CommandLine:
             no_reboot=self.no_reboot,
             drives=tuple(self.drives),
             blockdevs=tuple(self.blockdevs),
+            machine_properties=tuple(self.machine_properties.items()),
             devices=tuple(self.devices),
             objects=tuple(self.objects),
             name=self.name,

@@ -84,6 +84,7 @@ OPTIONS: tuple[Option, ...] = (
         "loader,file=F[,addr=N]; a disk or a random number generator; -device help lists them",
     ),
     Option("object", "rng-builtin|rng-random,id=ID", DISKS, "a source of random numbers for virtio-rng-device"),
+    Option("global", "virtio-mmio.force-legacy=on|off", DISKS, "the interface of virtio-mmio devices"),
     Option("net", "none", DISKS, "no network card (there is none anyway)"),
     Option("nic", "none", DISKS, "the same"),
     Option("nographic", "", RUN, "serial port and monitor on this terminal: -serial mon:stdio"),
@@ -128,7 +129,7 @@ _WITH_VALUE: dict[str, str] = {
     _NO_DEVICE: "parallel debugcon usbdevice option-rom smbios acpitable",
     _CONFINE: "sandbox chroot runas",
     "there is no Xen": "xen-domid",
-    _NOT_NOW: "numa add-fd set global boot mem-path compat fw_cfg overcommit dfilter watchdog watchdog-action "
+    _NOT_NOW: "numa add-fd set boot mem-path compat fw_cfg overcommit dfilter watchdog watchdog-action "
     "semihosting-config readconfig trace plugin msg dump-vmstate L uuid tb-size prom-env g",
 }
 #: the same for those without one

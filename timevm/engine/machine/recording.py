@@ -92,7 +92,8 @@ def devices_of(spec: MachineSpec) -> tuple[str, ...]:
         )
 
     serial = () if spec.serial_ports == 1 else (f"{spec.serial_ports} serial ports",)
-    return (*serial, *map(shown, spec.devices))
+    properties = (f"{key}={value}" for key, value in spec.machine_properties)
+    return (*serial, *properties, *map(shown, spec.devices))
 
 
 def admit(spec: MachineSpec, identity: Identity, find_disks: FindDisks = _no_disks) -> Admission:
