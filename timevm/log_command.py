@@ -12,6 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -206,7 +207,7 @@ def _print_stat(reader: LogReader, kinds: dict[EventKind, dict[str, int]], total
     for name, value in shown.items():
         facts.add_row(Text(name, style="bold"), Text(value))
     console.print(facts)
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)  # 80 columns are enough
     table.add_column("kind", no_wrap=True)
     for title in ("events", "bytes", "bytes each", "first icount", "last icount"):
         table.add_column(title, justify="right")
