@@ -142,19 +142,20 @@ class Machine:
         Raises InternalError if there is none: the run ends here.
         """
         icount = self.cpu.icount
-        settled = False
+        stands: Stop | None = None
 
         def settle(bound: int) -> Stop:
-            nonlocal settled
+            nonlocal stands
             stop = self.cpu.settle()
-            settled = stop.kind is StopKind.LIMIT
+            if stop.kind is StopKind.LIMIT:
+                stands = stop
             return stop
 
-        while not settled:
-            result = self._run(icount + 1, settle, lambda: settled)
+        while stands is None:
+            result = self._run(icount + 1, settle, lambda: stands is not None)
             if result.end not in (RunEnd.LIMIT, RunEnd.KICKED) or result.icount != icount:
                 raise InternalError(f"there is no instruction to stand before: {result}")
-        return self.cpu.read_register("pc")
+        return stands.pc
 
     def _run(self, limit: int, run_cpu: Callable[[int], Stop], enough: Callable[[], bool] = lambda: False) -> RunResult:
         for drive in self.disks.drives:

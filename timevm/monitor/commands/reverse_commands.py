@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timevm.engine.control.port import ReplayMode, RunEnd, RunResult, Stops, WatchKind, Watchpoint
+from timevm.engine.control.port import MachinePort, ReplayMode, RunEnd, RunResult, Stops, WatchKind, Watchpoint
 from timevm.monitor.commands.context import Handler, MonitorContext
 from timevm.monitor.commands.errors import CommandError
 from timevm.qmp_schema.base import Empty
@@ -31,7 +31,11 @@ _REASONS = {
 
 
 async def _program_counter(context: MonitorContext) -> int:
-    return await context.vm.inspect(lambda machine: machine.read_register("pc"))
+    def read(machine: MachinePort) -> int:
+        names = {register.name for register in machine.registers}
+        return machine.read_register(next(name for name in ("pc", "rip", "eip") if name in names))
+
+    return await context.vm.inspect(read)
 
 
 async def stopped(context: MonitorContext, result: RunResult, *, arrived: TimevmStopReason) -> TimevmStopped:
