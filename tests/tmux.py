@@ -31,7 +31,7 @@ class Tmux:
         ).stdout
 
     def type(self, *keys: str) -> None:
-        self._tmux("send-keys", *keys)
+        self._tmux("send-keys", "--", *keys)
 
     def screen(self, *, colours: bool = False) -> str:
         return self._tmux("capture-pane", "-p", *(("-e",) if colours else ()))
