@@ -11,13 +11,13 @@ from pathlib import Path
 
 from tests.gdb.client import Served, served
 from tests.guests import ROOT, bare
+from tests.linux.harness import SLICE, Outcome, Terminal, build, finish, steps_of
 from tests.peers import need
-from timevm import demo
 from timevm.engine.control.port import ReplayMode
 from timevm.engine.control.vm import Vm, VmDescription, VmPolicy
 from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.machine import Machine
-from timevm.engine.machine.spec import MIB, MachineSpec
+from timevm.engine.machine.spec import MIB, Drive, MachineSpec
 from timevm.guests import DEMO_AARCH64
 from timevm.history import history_of
 from timevm.monitor.commands.context import MonitorContext
@@ -39,9 +39,17 @@ DAMAGE = (
 PATIENCE = 60.0
 
 
-def record_demo(path: Path, lines: Sequence[str] = DAMAGE) -> tuple[MachineSpec, demo.Outcome]:
-    spec = demo.specification(path)
-    return spec, demo.record(spec, lines)
+def record_demo(
+    path: Path, lines: Sequence[str] = DAMAGE, drives: tuple[Drive, ...] = ()
+) -> tuple[MachineSpec, Outcome]:
+    """The demo guest, which is typed ``lines`` at its prompts and then switches itself off."""
+    spec = MachineSpec(kernel=DEMO_AARCH64, ram_bytes=16 * MIB, shift=3, mode="record", rrfile=path, drives=drives)
+    terminal = Terminal([(b"> ", line.encode() + b"\r") for line in lines])
+    machine = build(spec, terminal)
+    try:
+        return spec, finish(machine, terminal, steps_of(SLICE), lambda machine: None)
+    finally:
+        machine.close()
 
 
 def record_loop(path: Path, instructions: int, name: str = "arm64") -> MachineSpec:
@@ -50,6 +58,7 @@ def record_loop(path: Path, instructions: int, name: str = "arm64") -> MachineSp
     machine = build_machine(spec, lambda port, data: None)
     machine.run(instructions)
     machine.finish("quit")
+    machine.close()
     return spec
 
 
@@ -69,7 +78,14 @@ async def machine_of(spec: MachineSpec) -> AsyncIterator[Session]:
     machine = build_machine(spec, lambda port, data: None)
     history = history_of(machine, spec, mode)
     description = VmDescription(ram_size=spec.ram_bytes, mode=mode)
-    vm = Vm(machine, description, VmPolicy(no_shutdown=True), time_travel=history.time_travel, run=history.run)
+    vm = Vm(
+        machine,
+        description,
+        VmPolicy(no_shutdown=True),
+        time_travel=history.time_travel,
+        snapshots=history.snapshots,
+        run=history.run,
+    )
     vm.start()
     context = MonitorContext(vm)
     try:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.gdb.replays import gdb, in_order, record_demo, replaying
-from timevm.demo import Outcome
+from tests.linux.harness import Outcome
 from timevm.engine.machine.spec import MachineSpec
 
 #: the damaged header of the third cell (DAMAGE), as the guest says itself

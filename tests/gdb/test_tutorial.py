@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import qmp, running
-from tests.gdb.replays import replaying
+from tests.gdb.replays import record_demo, replaying
 from tests.gdb.tutorial import DOCUMENT, Tutorial, carry_out, normalized, sessions
 from tests.linux.harness import Terminal, build, linux, record
-from timevm import demo
+from timevm.demo import SESSION
 from timevm.engine.control.port import RunEnd
 from timevm.engine.machine.spec import MachineSpec
 from timevm.engine.replay.gate import NEVER
@@ -31,9 +31,7 @@ KALLSYMS = b"echo 0 > /proc/sys/kernel/kptr_restrict; grep -i ' t ' /proc/kallsy
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> MachineSpec:
-    made = demo.specification(tmp_path_factory.mktemp("demo") / "demo.rr")
-    demo.record(made, demo.SESSION)
-    return made
+    return record_demo(tmp_path_factory.mktemp("demo") / "demo.rr", SESSION)[0]
 
 
 async def check(spec: MachineSpec, tutorial: Tutorial, program: Path) -> None:

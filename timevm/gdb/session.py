@@ -187,13 +187,12 @@ class GdbSession:
         return [";".join(features).encode()]
 
     async def _why_stopped(self) -> list[bytes]:
-        """Asked first by a new client, who must find nothing of an earlier one's (as QEMU)."""
-        if self._table:
-            await self._set_stops(StopTable())
         return [stopped(self._client)]
 
     async def _attach(self) -> list[bytes]:
         await self._vm.stop()
+        if self._table:
+            await self._set_stops(StopTable())
         return await self._why_stopped()
 
     async def _stop_and_answer(self) -> list[bytes]:
