@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.blkreplay.memory_node import EagerWorker, LateWorker
+from tests.guests import ROOT
 from tests.linux.harness import Outcome, assert_same, bare_guest, record, replay, with_disks
 from tests.linux.test_bare_irq import random_limits
 from tests.peers import need
@@ -164,6 +168,33 @@ def test_no_disk_behind_blkreplay_no_recording(tmp_path: Path) -> None:
         record(direct)
     live = replace(direct, mode="none", rrfile=None)
     check_ended(record(live), count=1)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.6, 1.1])
+def test_a_killed_recorder_leaves_a_sound_image_and_a_recording_that_replays(tmp_path: Path, seconds: float) -> None:
+    spec = guest(tmp_path, requests=1 << 20, snapshot=False)
+    code = "import pickle, sys; from tests.linux.harness import record; record(pickle.load(sys.stdin.buffer))"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, cwd=ROOT) as recorder:
+        assert recorder.stdin is not None
+        recorder.stdin.write(pickle.dumps(spec))
+        recorder.stdin.close()
+        wait_for(lambda: spec.rrfile is not None and spec.rrfile.exists() and spec.rrfile.stat().st_size > 1000)
+        with pytest.raises(subprocess.TimeoutExpired):
+            recorder.wait(seconds)
+        recorder.kill()
+    for drive in spec.drives[::2]:
+        checked = subprocess.run([need("qemu-img"), "check", str(drive.file)], timeout=60, capture_output=True)
+        assert checked.returncode in (0, 3), checked.stdout.decode()  # 3: leaked clusters, no corruption
+    replayed = replay(spec)
+    assert b"disk ready" in replayed.console and replayed.icount > 100_000
+    assert_same(replayed, replay(spec))
+
+
+def wait_for(happened: Callable[[], bool], patience: float = 60.0) -> None:
+    deadline = time.monotonic() + patience
+    while not happened():
+        assert time.monotonic() < deadline, f"it did not happen within {patience:g} s"
+        time.sleep(0.01)
 
 
 class Unreliable:
