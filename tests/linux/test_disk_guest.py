@@ -16,7 +16,7 @@ import pytest
 
 from tests.blkreplay.memory_node import EagerWorker, LateWorker
 from tests.guests import ROOT
-from tests.linux.harness import Outcome, assert_same, bare_guest, record, replay, with_disks
+from tests.linux.harness import Outcome, Terminal, assert_same, bare_guest, build, record, replay, with_disks
 from tests.linux.test_bare_irq import random_limits
 from tests.peers import need
 from timevm.blkreplay.iothread import Worker
@@ -24,7 +24,11 @@ from timevm.blkreplay.layer import ImageLayer
 from timevm.blkreplay.node import BlockNode
 from timevm.blkreplay.qcow2.create import CreateOptions, create_image
 from timevm.engine.machine import disks
+from timevm.engine.machine.machine import Machine
+from timevm.engine.machine.outcome import RunEnd
 from timevm.engine.machine.spec import MachineSpec
+from timevm.engine.replay.events import Request, RequestKind
+from timevm.engine.replay.gate import NEVER
 from timevm.errors import HostError, RecordingError, UserError
 
 MODERN = (("virtio-mmio.force-legacy", "off"),)
@@ -195,6 +199,36 @@ def wait_for(happened: Callable[[], bool], patience: float = 60.0) -> None:
     while not happened():
         assert time.monotonic() < deadline, f"it did not happen within {patience:g} s"
         time.sleep(0.01)
+
+
+def run_with_resets(machine: Machine, asked_for: Iterator[int]) -> None:
+    """To the power-off; a reset is asked for at some instructions (a replay needs no asking)."""
+    limit = next(asked_for, NEVER)
+    while (result := machine.run(limit)).end is not RunEnd.POWERED_OFF:
+        if result.end is RunEnd.RESET:
+            machine.reset()
+        elif result.end is RunEnd.LIMIT:
+            machine.inject(Request(RequestKind.RESET))
+            limit = next(asked_for, NEVER)
+        else:
+            pytest.fail(f"{result}")
+
+
+def test_a_reset_with_requests_under_way(tmp_path: Path, jitter: Callable[[int, float], Jitter]) -> None:
+    """They are completed when another machine is up, which never asked for them."""
+    spec = guest(tmp_path, requests=40)
+    outcomes = []
+    again = replace(spec, mode="play")
+    resets = (100_000, 150_000, 400_000)
+    for now, workers, asked_for in ((spec, jitter(4, 0.01), resets), (again, None, ()), (again, jitter(5, 0.01), ())):
+        terminal = Terminal()
+        machine = build(now, terminal, workers)
+        run_with_resets(machine, iter(asked_for))
+        outcomes.append((bytes(terminal.console), machine.icount, machine.now_ns(), machine.digest()))
+        machine.finish("shutdown")
+        machine.close()
+    assert outcomes[0][0].count(b"disk ready") >= 3
+    assert outcomes[1:] == outcomes[:1] * 2
 
 
 class Unreliable:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.engine.timeline.guests import replay
+from tests.engine.timeline.guests import replay as travel_in
 from tests.engine.timeline.test_timeline import ShortPace, Waiter
-from tests.linux.harness import record
-from tests.linux.test_disk_guest import check_ended, guest
+from tests.linux.harness import Terminal, build, record
+from tests.linux.test_disk_guest import Jitter, check_ended, guest, jitter
+from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.outcome import RunEnd
+from timevm.engine.snapshot.checkpoints import Checkpoints
+from timevm.engine.snapshot.position import Position
+
+__all__ = ["jitter"]
 
 
 def contents(machine: Machine) -> list[bytes]:
@@ -26,7 +33,7 @@ def test_seeks_and_reverse_steps_among_requests_under_way(tmp_path: Path, snapsh
     spec = guest(tmp_path, requests=60, snapshot=snapshot)
     recorded = record(spec)
     check_ended(recorded)
-    travel = replay(spec, pace=ShortPace(20_000))
+    travel = travel_in(spec, pace=ShortPace(20_000))
     machine, timeline = travel.machine, travel.timeline
     chance = random.Random(snapshot)
     places = sorted(chance.sample(range(1, recorded.icount), 40))
@@ -52,3 +59,37 @@ def test_seeks_and_reverse_steps_among_requests_under_way(tmp_path: Path, snapsh
     timeline.run(1 << 60)
     assert kept <= [disk.layer.bytes_kept for disk in machine.disks.disks]  # type: ignore[attr-defined]  # a journal
     machine.close()
+
+
+@pytest.mark.parametrize("sleep", [False, True], ids=["jumps", "sleeps"])
+def test_a_live_machine_goes_back_with_its_disks_and_the_requests_under_way(
+    tmp_path: Path, jitter: Callable[[int, float], Jitter], sleep: bool
+) -> None:
+    """What ``loadvm`` does: RAM, devices and images become what they were, and what was asked for is completed."""
+    spec = replace(guest(tmp_path, requests=60, snapshot=False), mode="none", rrfile=None, sleep=sleep)
+    terminal = Terminal()
+    machine = build(spec, terminal, jitter(1, 0.005))
+    checkpoints = Checkpoints(machine, 64 << 20)
+    chance = random.Random(sleep)
+    in_flight = 0
+    for number in range(8):
+        machine.run(machine.icount + chance.randrange(20_000, 200_000))
+        saved = machine.icount
+        machine.disks.drain()
+        for disk in machine.disks.disks:
+            assert isinstance(disk.image.node, Qcow2Image)
+            disk.image.node.save_snapshot(f"vm{number}", icount=saved)
+        checkpoint = checkpoints.take(Position(saved, settled=machine.settled))
+        held = contents(machine)
+        in_flight += sum(len(disk.drive.state()["in_flight"]) for disk in machine.disks.disks)
+        machine.run(saved + chance.randrange(50_000, 300_000))
+        machine.disks.drain()
+        for disk in machine.disks.disks:
+            disk.load_snapshot(f"vm{number}", disk.drive.writes)
+        checkpoints.restore(checkpoint)
+        assert machine.icount == saved and contents(machine) == held
+    assert in_flight > 4, "these moments show nothing"
+    assert machine.run(1 << 60).end is RunEnd.POWERED_OFF
+    machine.close()
+    assert b"FAILED" not in terminal.console and b"errors" not in terminal.console
+    assert terminal.console.count(b"bye timing=") == 1
