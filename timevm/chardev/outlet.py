@@ -11,7 +11,7 @@ HIGH, LOW = 1 << 18, 1 << 15
 
 
 class Outlet:
-    """``put`` on any thread, the rest on the event loop.  About 0.3 us a ``put``.
+    """``put`` on any thread, the rest on the event loop.  About 1 us a ``put``.
 
     ``put`` never waits, as it is called in the middle of an instruction: it calls ``full`` once when there is too much,
     and whoever runs the machine looks at ``congested`` between two instructions.
