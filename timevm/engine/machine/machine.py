@@ -136,10 +136,10 @@ class Machine:
 
         return self._run(limit, collect), passed, whole
 
-    def settle(self) -> int:
-        """Let happen all that is stamped with this icount, and stand before the next instruction; its pc.
+    def settle(self) -> Stop | RunResult:
+        """Let happen all that is stamped with this icount, and stand before the next instruction (LIMIT).
 
-        Raises InternalError if there is none: the run ends here.
+        A RunResult if there is none: the machine is reset, or the run ends here.
         """
         icount = self.cpu.icount
         stands: Stop | None = None
@@ -153,9 +153,9 @@ class Machine:
 
         while stands is None:
             result = self._run(icount + 1, settle, lambda: stands is not None)
-            if result.end not in (RunEnd.LIMIT, RunEnd.KICKED) or result.icount != icount:
-                raise InternalError(f"there is no instruction to stand before: {result}")
-        return stands.pc
+            if result.end not in (RunEnd.LIMIT, RunEnd.KICKED):
+                return result
+        return stands
 
     def _run(self, limit: int, run_cpu: Callable[[int], Stop], enough: Callable[[], bool] = lambda: False) -> RunResult:
         for drive in self.disks.drives:
@@ -191,6 +191,8 @@ class Machine:
             pass
 
     def _idle(self, icount: int) -> None:
+        if self._attended != icount:
+            return  # what the guest did since may let something happen now: a port takes input again
         deadlines = [at for at in (self.clock.next_deadline_ns(), self.cpu.next_timer()) if at is not None]
         jump = self.gate.idle(icount, self.clock.now_ns(), min(deadlines, default=None))
         if jump is not None:
@@ -353,6 +355,7 @@ class Machine:
             device.restore(state["devices"][name])
         for disk in self.disks.disks:
             disk.drive.restore(state["drives"][disk.name])
+        self.gate.forget()
         self.cpu.restore(state["cpu"])
         self._board.follow_devices()
         request = state["request"]
