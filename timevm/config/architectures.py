@@ -74,12 +74,11 @@ def _pc(architecture: str, processors: tuple[str, ...]) -> Vocabulary:
             "i8042": ("on",),
             "kernel-irqchip": ("off",),
         },
-        devices=("loader", "ide-hd", "virtio-blk-pci", "virtio-rng-pci"),
+        devices=("loader", "ide-hd", "ide-cd", "virtio-blk-pci", "virtio-rng-pci", "isa-debug-exit"),
         interfaces=("ide", "none", "virtio"),
         absent=(
             (_NETWORK, _NO_NETWORK),
             (r"virtio-(blk|rng)-device", "a PC has no virtio-mmio bus: use virtio-blk-pci or ide-hd"),
-            (r"ide-cd", "there is no CD-ROM drive"),
             (
                 r"ahci|nvme.*|scsi.*|usb.*|.*-usb|pci.*|virtio-.*|VGA|.*-vga.*|isa-.*|sb16|AC97|intel-hda",
                 "this PC has no such device",

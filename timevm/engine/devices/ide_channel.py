@@ -59,6 +59,10 @@ class IdeChannel:
 
     # the drives
 
+    @property
+    def selected_drive(self) -> IdeDrive | None:
+        return self.drives[self._selected]
+
     def interrupt(self) -> None:
         self._pending = True
         self.bus_master.interrupt()
@@ -70,8 +74,6 @@ class IdeChannel:
         drive = self.drives[self._selected]
         if drive is None:
             return 0
-        if offset == DATA:
-            return drive.read_data(size)
         value = self._status(drive) if offset == STATUS else drive.read_register(offset, high_order=self._shows_old())
         if offset == STATUS:
             self._pending = False
@@ -166,10 +168,12 @@ class _CommandBlock:
         self._channel = channel
 
     def read(self, offset: int, size: int) -> int:
+        """Firmware reads disks word by word through the data port: about 1 us each."""
         if offset == DATA:
             if size == 8:
                 return self.read(DATA, 4) | self.read(DATA, 4) << 32
-            return self._channel.read_register(DATA, size)
+            drive = self._channel.selected_drive
+            return 0 if drive is None else drive.read_data(size)
         value = 0
         for index in range(min(size, self.window - offset)):
             value |= self._channel.read_register(offset + index, 1) << 8 * index

@@ -128,9 +128,10 @@ class IdeDrive:
     def read_data(self, size: int) -> int:
         if self.phase != Phase.TO_HOST:
             return 0
-        value = int.from_bytes(self.buffer[self.position : self.position + size], "little")
-        self.position += size
-        if self.position >= len(self.buffer):
+        position = self.position
+        end = self.position = position + size
+        value = int.from_bytes(self.buffer[position:end], "little")
+        if end >= len(self.buffer):
             self.block_taken()
         return value
 

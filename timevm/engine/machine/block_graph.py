@@ -6,14 +6,14 @@ is an image (``qcow2``, ``raw``: a format over a file; ``null-co``: no file).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from timevm.engine.machine.spec import Blockdev, DeviceOption, Drive, MachineSpec, Properties
 from timevm.errors import UserError
 
 #: what a disk may hang on
-BLOCK_DEVICES = ("virtio-blk-device", "virtio-blk-pci", "ide-hd")
+BLOCK_DEVICES = ("virtio-blk-device", "virtio-blk-pci", "ide-hd", "ide-cd")
 DEFAULT_NULL_SIZE = 1 << 30
 #: values of ``cache=`` for which the guest sees no write cache; and for which nothing is ever synchronised
 WRITE_THROUGH, UNSAFE = ("writethrough", "directsync"), ("unsafe",)
@@ -64,6 +64,8 @@ def plan_disks(spec: MachineSpec) -> tuple[list[ImagePlan], list[DiskPlan]]:
     for device in devices:
         name = dict(device.properties)["drive"]
         image, filters = graph.resolve(name)
+        if device.driver == "ide-cd":
+            image = graph.images[image.name] = replace(image, readonly=True)
         taken = next((disk for disk in disks if disk.image.name == image.name), None)
         if taken is not None:
             raise UserError(f"-device {device.driver},drive={name}: Drive '{image.name}' is already in use")
@@ -80,7 +82,8 @@ def _ide_device(name: str, drive: Drive) -> DeviceOption:
         place = {"bus": f"ide.{channel}", "unit": str(unit)}
     elif "bus" in given or "unit" in given:
         place = {"bus": f"ide.{given.get('bus', '0')}", "unit": given.get("unit", "0")}
-    return DeviceOption("ide-hd", None, (("drive", name), *place.items()))
+    driver = "ide-cd" if given.get("media") == "cdrom" else "ide-hd"
+    return DeviceOption(driver, None, (("drive", name), *place.items()))
 
 
 class _Graph:

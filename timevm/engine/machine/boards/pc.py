@@ -169,7 +169,6 @@ def assemble(order: Order) -> Assembly:
         Ports("rtc", 0x70, 2, rtc),
         Ports("port92", 0x92, 1, port92),
         Ports("pic-slave", 0xA0, 2, pic.slave),
-        *(Ports(f"ide{n}-command", IDE_COMMAND[n], 8, ide.channels[n].command_block) for n in (0, 1)),
         *(Ports(f"ide{n}-control", IDE_CONTROL[n], 1, ide.channels[n].control_block) for n in (0, 1)),
         Ports("pic-elcr", 0x4D0, 2, pic.edge_level),
         *debug_devices(spec, _transmit(order, spec.serial_ports), lambda: cpu.ask_stop(StopKind.POWER_OFF)),
@@ -179,9 +178,13 @@ def assemble(order: Order) -> Assembly:
         Ports("pci-data", 0xCFC, 4, bus.data),
     ]
     serial_windows = [Ports(uart.name, SERIAL[number][0], SERIAL_PORTS, uart) for number, uart in enumerate(uarts)]
+    # Windows of their own cost a device access less on its way: firmware reads disks through these.
+    ide_windows = [Ports(f"ide{n}-command", IDE_COMMAND[n], 8, ide.channels[n].command_block) for n in (0, 1)]
     ports = PortMap(windows, bus.ports)
-    for base, count in gaps(serial_windows):
+    for base, count in gaps([*serial_windows, *ide_windows]):
         cpu.map_ports(base, count, Absolute(ports, base))
+    for window in ide_windows:
+        cpu.map_ports(window.base, window.count, window.handler)
     native = [
         _SerialWindow(uart, cpu.map_ports(window.base, window.count, uart, _transmit(order, number)))
         for number, (uart, window) in enumerate(zip(uarts, serial_windows, strict=True))
@@ -219,7 +222,7 @@ def assemble(order: Order) -> Assembly:
         devices=dict(stateful),
         serial=[SerialPort(uart.receive, uart.capacity) for uart in uarts],
         memory_map=[
-            *(window.region() for window in (*windows, *serial_windows)),
+            *(window.region() for window in (*windows, *serial_windows, *ide_windows)),
             MemoryRegion("pc.ram", ram.base, ram.size, "ram"),
             MemoryRegion("pc.bios", rom.base, rom.size, "rom"),
         ],

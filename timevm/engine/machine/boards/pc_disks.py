@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from timevm.engine.devices.ata_disk import AtaDisk
 from timevm.engine.devices.ata_identify import DiskNames
+from timevm.engine.devices.atapi_cdrom import AtapiCdrom
 from timevm.engine.devices.piix_ide import PiixIde
 from timevm.engine.machine.disks import Disk, Disks
 from timevm.engine.machine.spec import DeviceOption
@@ -17,12 +18,14 @@ _IGNORED = (
 )  # fmt: skip
 _KNOWN = ("bus", "unit", "serial", "model")
 SERIAL_MOST, MODEL_MOST = 20, 40
+#: driver -> the model that the drive says it is
+MODELS = {"ide-hd": "QEMU HARDDISK", "ide-cd": "QEMU DVD-ROM"}
 
 
 def fill_channels(ide: PiixIde, disks: Disks) -> None:
     """Drives go where their options say, else to the first free place.  Raises UserError."""
     free = [(channel, unit) for channel in range(CHANNELS) for unit in range(UNITS)]
-    wanted = [(disk, _place_of(disk.plan.device)) for disk in disks.disks if disk.plan.device.driver == "ide-hd"]
+    wanted = [(disk, _place_of(disk.plan.device)) for disk in disks.disks if disk.plan.device.driver in MODELS]
     for disk, (channel, unit) in sorted(wanted, key=lambda item: item[1][1] is None):
         fitting = [place for place in free if channel in (None, place[0]) and unit in (None, place[1])]
         if not fitting:
@@ -39,11 +42,12 @@ def _plug(ide: PiixIde, disk: Disk, channel: int, unit: int) -> None:
             raise _refusal(option, f"Property '{option.driver}.{key}' not found")
     number = channel * UNITS + unit
     serial = given.get("serial", disk.plan.image.serial) or f"QM{number + 1:05}"
-    model = given.get("model", "QEMU HARDDISK")
+    model = given.get("model", MODELS[option.driver])
     if len(serial) > SERIAL_MOST or len(model) > MODEL_MOST:
         raise _refusal(option, f"serial has at most {SERIAL_MOST} characters, model {MODEL_MOST}")
     cable = ide.channels[channel]
-    cable.drives[unit] = AtaDisk(f"ide{channel}-{unit}", cable, disk.drive, DiskNames(serial, model))
+    kind = AtaDisk if option.driver == "ide-hd" else AtapiCdrom
+    cable.drives[unit] = kind(f"ide{channel}-{unit}", cable, disk.drive, DiskNames(serial, model))
 
 
 def _place_of(option: DeviceOption) -> tuple[int | None, int | None]:
