@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 #: seconds of a slice: a first way back from anywhere takes about as long
-SLICE = 0.025
+SLICE = 0.015
 #: a checkpoint may take this part of the time between two
 SHARE = 1 / 15
 #: instructions of a slice at least and at most, whatever the clock says

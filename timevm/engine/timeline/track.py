@@ -76,7 +76,11 @@ class MachineTrack:
         return DebugStop(stop.pc, self._machine.watchpoint_at(stop.address), stop.address, stop.is_write)
 
     def settle(self) -> int:
-        return self._machine.settle()
+        while isinstance(stands := self._machine.settle(), RunResult):
+            if stands.end is not RunEnd.RESET or not self._restarts:
+                raise InternalError(f"there is no instruction to stand before: {stands}")
+            self._machine.reset()
+        return stands.pc
 
     @property
     def stops(self) -> Stops:
