@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from capstone import CS_ARCH_ARM64, CS_MODE_ARM, Cs
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -76,7 +77,7 @@ class Typist:
             self.console.append(byte)
             if self._machine is not None and self._waiting and self.console.endswith(b"\n" + PROMPT):
                 line = self._waiting.pop(0)
-                self._machine.inject(SerialInput(port, line.encode() + b"\r"))
+                self._machine.inject(SerialInput(port, line.encode("utf-8", "surrogateescape") + b"\r"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +183,13 @@ def narrow(spec: MachineSpec, address: int, final: bytes, first: int, last: int)
 
 
 def show_runs(screen: Console, runs: dict[str, Outcome]) -> None:
+    """A table of at most 80 columns."""
     recorded = next(iter(runs.values()))
-    table = Table(title="one guest, three times", title_justify="left")
-    table.add_column("run")
-    for heading in ("instructions", "virtual time", "console", "state digest", "host time"):
-        table.add_column(heading, justify="right")
-    table.add_column("the same?")
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("run", no_wrap=True)
+    for heading in ("instructions", "virtual", "console", "state digest", "host"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("same", no_wrap=True)
     for name, run in runs.items():
         table.add_row(
             name,
@@ -198,6 +200,7 @@ def show_runs(screen: Console, runs: dict[str, Outcome]) -> None:
             f"{run.seconds * 1e3:.0f} ms",
             "" if run is recorded else "yes" if run.same_as(recorded) else "NO",
         )
+    screen.print("One guest, three times:\n")
     screen.print(table)
 
 
@@ -220,12 +223,13 @@ def run_demo(argv: Sequence[str]) -> int:
     parser.add_argument("--keep", type=Path, metavar="FILE", help="where the recording goes (default: removed)")
     parser.add_argument("--show-console", action="store_true", help="print what the guest printed")
     options = parser.parse_args(argv)
-    lines = options.input.read_text().splitlines() if options.input else SESSION
-    screen = Console(highlight=False)
+    lines = options.input.read_text("utf-8", "surrogateescape").splitlines() if options.input else SESSION
+    screen = Console(highlight=False, soft_wrap=True)
+    screen.width = max(screen.width, 80)
     with tempfile.TemporaryDirectory(prefix="timevm-demo-") as folder:
         spec = specification(options.keep or Path(folder) / "demo.rr")
         runs = {"record": record(spec, lines)}
-        for name in ("replay", "replay again"):
+        for name in ("replay", "again"):
             runs[name] = run_to_end(*open_replay(spec))
         recorded = runs["record"]
         if options.show_console:
