@@ -11,7 +11,7 @@ import pytest
 
 from tests.engine.timeline.guests import replay as travel_in
 from tests.engine.timeline.test_timeline import ShortPace, Waiter
-from tests.linux.harness import Terminal, build, record
+from tests.linux.harness import Outcome, Terminal, assert_same, build, record, replay
 from tests.linux.test_disk_guest import Jitter, check_ended, guest, jitter
 from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.engine.machine.machine import Machine
@@ -93,3 +93,22 @@ def test_a_live_machine_goes_back_with_its_disks_and_the_requests_under_way(
     machine.close()
     assert b"FAILED" not in terminal.console and b"errors" not in terminal.console
     assert terminal.console.count(b"bye timing=") == 1
+
+
+def test_a_recording_that_is_put_to_where_it_stands_goes_on(
+    tmp_path: Path, jitter: Callable[[int, float], Jitter]
+) -> None:
+    """``loadvm`` of the present: nothing that was under way is completed twice or never."""
+    spec = guest(tmp_path, requests=60)
+    terminal = Terminal()
+    machine = build(spec, terminal, jitter(6, 0.003))
+    chance = random.Random(6)
+    for _ in range(12):
+        machine.run(machine.icount + chance.randrange(10_000, 60_000))
+        machine.disks.drain()
+        machine.restore(machine.state())
+    assert machine.run(1 << 60).end is RunEnd.POWERED_OFF
+    outcome = Outcome(bytes(terminal.console), machine.icount, machine.now_ns(), machine.digest())
+    machine.finish("shutdown")
+    machine.close()
+    assert_same(outcome, replay(spec))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -92,6 +93,7 @@ class Drive:
         self._writes = 0  # writes asked for so far
         self._history = 0  # hash of everything that was asked for, in order
         self._in_flight: dict[int, _Request] = {}
+        self._going_on = threading.Lock()  # once `restore` has it nothing of before is announced any more
         self._bytes = 0  # of the requests in flight
         self._unannounced = False  # requests in flight came from a snapshot
 
@@ -160,8 +162,10 @@ class Drive:
 
     def _done(self, number: int, request: _Request, result: Future[bytes]) -> None:
         """On the I/O thread."""
-        if self._in_flight.get(number) is request:
-            self._announce(number, result.exception() is not None)
+        failed = result.exception() is not None
+        with self._going_on:
+            if self._in_flight.get(number) is request:
+                self._announce(number, failed)
 
     # ---- completions
 
@@ -269,16 +273,16 @@ class Drive:
     def restore(self, state: dict[str, Any]) -> None:
         """The image is the caller's business (``drain`` first); a journal needs nothing: it holds every version."""
         self._next, self._writes, self._history = state["requests"], state["writes"], state["history"]
-        self._in_flight = {}
+        in_flight = {}
         for one in state["in_flight"]:
             result: Future[bytes] = Future()
             if one["result"] is None:
                 result.set_exception(HostError("the host could not do it before the snapshot"))
             else:
                 result.set_result(one["result"])
-            self._in_flight[one["request"]] = _Request(
-                one["kind"], one["offset"], one["length"], one["version"], result
-            )
+            in_flight[one["request"]] = _Request(one["kind"], one["offset"], one["length"], one["version"], result)
+        with self._going_on:
+            self._in_flight = in_flight
         self._bytes = sum(request.length for request in self._in_flight.values())
         self._unannounced = bool(self._in_flight)
 

@@ -367,6 +367,7 @@ def test_a_live_machine_that_goes_elsewhere_forgets_what_its_disk_was_doing() ->
     gate.announce(BlockCompletion(0, 3))
     gate.inject(SerialInput(0, b"x"))
     gate.restore(gate.state())
+    gate.forget()
     settle(gate, sink, 5)
     assert [event for _, _, event in sink.history] == [SerialInput(0, b"x")]
     assert gate.idle(5, 0, 100) == 100

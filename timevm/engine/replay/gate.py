@@ -63,6 +63,9 @@ class Gate(Protocol):
     def end_icount(self) -> int | None:
         """Replaying: where the recording ends, as far as is known now; otherwise None."""
 
+    def forget(self) -> None:
+        """The machine was put elsewhere: what was announced and not delivered means requests of a run given up."""
+
     def wake(self) -> None:
         """Make a blocked ``idle`` return None."""
 

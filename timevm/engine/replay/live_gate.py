@@ -42,6 +42,9 @@ class LiveGate:
     def announce(self, event: BlockCompletion) -> None:
         self._inbox.put(event)
 
+    def forget(self) -> None:
+        self._inbox.forget_completions()
+
     def backlog(self, port: int) -> int:
         """Bytes that wait for serial port ``port``: who brings more had better wait.  Any thread."""
         return self._inbox.backlog(port)
@@ -67,4 +70,4 @@ class LiveGate:
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._inbox.forget_completions()
+        pass

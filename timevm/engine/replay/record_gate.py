@@ -76,6 +76,9 @@ class RecordGate:
     def announce(self, event: BlockCompletion) -> None:
         self._inbox.put(event)
 
+    def forget(self) -> None:
+        self._inbox.forget_completions()
+
     def backlog(self, port: int) -> int:
         """Bytes that wait for serial port ``port``: who brings more had better wait.  Any thread."""
         return self._inbox.backlog(port)

@@ -85,6 +85,9 @@ class ReplayGate:
     def announce(self, event: BlockCompletion) -> None:
         pass
 
+    def forget(self) -> None:
+        pass
+
     def backlog(self, port: int) -> int:
         return 0
 
