@@ -356,7 +356,6 @@ class Machine:
         for disk in self.disks.disks:
             disk.drive.restore(state["drives"][disk.name])
         self.gate.forget()
-        self.gate.forget()
         self.cpu.restore(state["cpu"])
         self._board.follow_devices()
         request = state["request"]
