@@ -77,7 +77,7 @@ async def machine_of(spec: MachineSpec) -> AsyncIterator[Session]:
     mode = ReplayMode(spec.mode)
     machine = build_machine(spec, lambda port, data: None)
     history = history_of(machine, spec, mode)
-    description = VmDescription(ram_size=spec.ram_bytes, mode=mode)
+    description = VmDescription(spec.architecture, spec.machine, spec.cpu, spec.ram_bytes, mode=mode)
     vm = Vm(
         machine,
         description,

@@ -15,13 +15,16 @@ import pytest
 from tests.gdb.replays import gdb, in_order, replaying
 from tests.gdb.test_qemu_functional import PC, step_forward
 from tests.linux.harness import linux, record
+from tests.linux.test_pc_debian import linux_pc
 from timevm.engine.machine.spec import MachineSpec
+from timevm.gdb.kernel_symbols import symbol_file
 
 pytestmark = pytest.mark.linux
 
 ASSEMBLER = "aarch64-linux-gnu-gcc"
 #: instructions of start_kernel that get lines
 LINES = 64
+X86_PC = 0x10
 HEADER = re.compile(r"syms ([0-9a-f]{16}) (\w+)")
 
 
@@ -43,7 +46,7 @@ def boot(tmp_path_factory: pytest.TempPathFactory) -> Boot:
     return Boot(spec, outcome.icount, symbols)
 
 
-def symbol_file(folder: Path, boot: Boot, code: bytes) -> Path:
+def file_with_lines(folder: Path, boot: Boot, code: bytes) -> Path:
     """The kernel's symbols, and a line for each instruction of ``start_kernel``, whose ``code`` is given."""
     if shutil.which(ASSEMBLER) is None:
         pytest.skip(f"{ASSEMBLER} is not installed")
@@ -71,7 +74,7 @@ async def test_start_kernel_next_next_next_and_back(boot: Boot, tmp_path: Path) 
         code = bytes.fromhex((await client.ask(b"m%x,%x" % (start, LINES * 4))).decode())
         client.close()
         await session.vm.seek(0)
-        symbols = symbol_file(tmp_path, boot, code)
+        symbols = file_with_lines(tmp_path, boot, code)
         begin = time.monotonic()
         output = await gdb(
             session,
@@ -169,4 +172,37 @@ async def test_from_the_end_back_to_the_start(boot: Boot) -> None:
             assert await client.receive() == b"T05thread:01;"
         assert await client.register(PC) == boot.symbols["start_kernel"]
         assert await client.ask(b"bc") == b"T05replaylog:begin;thread:01;"
+        client.close()
+
+
+async def test_the_pc_and_debian_amd64(tmp_path: Path) -> None:
+    """One boot for all of it: start_kernel and back with gdb, a hot function, QEMU's steps, both ends."""
+    spec = linux_pc("syms,off", tmp_path / "boot.rr")
+    outcome = record(spec)
+    found = HEADER.findall(outcome.console.decode(errors="replace"))
+    addresses = {name: int(address, 16) for address, name in found}
+    symbols = tmp_path / "kernel.elf"
+    symbols.write_bytes(symbol_file(sorted((at, name, True) for name, at in addresses.items()), "x86_64"))
+    async with replaying(spec) as session:
+        commands = ["break start_kernel", "continue", "nexti", "nexti", "nexti", "reverse-continue", "p $pc", "nexti 3"]
+        output = await gdb(session, [*commands, "reverse-stepi 3", "p $pc", "delete", "reverse-continue"], symbols)
+        place = f"{addresses['start_kernel']:#x} <start_kernel>"
+        in_order(output, "Breakpoint 1, ", "Breakpoint 1, ", place, place, "No more reverse-execution history")
+        await session.vm.seek(outcome.icount // 2)
+        client = await session.server.connect()
+        assert await client.ask(b"Z0,%x,1" % addresses["schedule"]) == b"OK"
+        forward = []
+        for _ in range(5):
+            assert await client.ask(b"c") == b"T05thread:01;"
+            forward.append((await session.vm.replay_info()).icount)
+        for icount in forward[-2::-1]:
+            assert await client.ask(b"bc") == b"T05thread:01;"
+            assert (await session.vm.replay_info()).icount == icount
+        for share in (0.02, 0.5, 0.97):
+            await session.vm.seek(int(outcome.icount * share))
+            assert await client.ask(b"z0,%x,1" % addresses["schedule"]) == b"OK"
+            steps = await step_forward(client, X86_PC)
+            for pc in reversed(steps):
+                assert await client.ask(b"bs") == b"T05thread:01;"
+                assert await client.register(X86_PC) == pc
         client.close()

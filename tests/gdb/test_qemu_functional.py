@@ -49,10 +49,10 @@ async def test_steps_of_qemu(spec: MachineSpec, start: int) -> None:
         client.close()
 
 
-async def step_forward(client: Client) -> list[int]:
+async def step_forward(client: Client, pc: int = PC) -> list[int]:
     steps = []
     for _ in range(STEPS):
-        steps.append(await client.register(PC))
+        steps.append(await client.register(pc))
         assert await client.ask(b"s") == b"T05thread:01;"
     return steps
 

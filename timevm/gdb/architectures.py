@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 
 from timevm.engine.control.port import Register
 from timevm.errors import InternalError
-from timevm.gdb import aarch64_features
+from timevm.gdb import aarch64_features, x86_features
 from timevm.gdb.target_description import Architecture
 
 #: by ``VmPort.architecture``
-ARCHITECTURES: dict[str, Callable[[Sequence[Register]], Architecture]] = {"aarch64": aarch64_features.describe}
+ARCHITECTURES: dict[str, Callable[[Sequence[Register]], Architecture]] = {
+    "aarch64": aarch64_features.describe,
+    "x86_64": x86_features.describe_64,
+    "i386": x86_features.describe_32,
+}
 
 
 def describe(architecture: str, registers: Sequence[Register]) -> Architecture:

@@ -1,7 +1,7 @@
 """A symbol file for gdb out of what a Linux guest prints of ``/proc/kallsyms``, where there is no ``vmlinux``.
 
-``python -m timevm.gdb.kernel_symbols CONSOLE OUTPUT.elf``: ``CONSOLE`` is anything with lines of kallsyms in it, for
-example the guest's whole console.  Functions only, and of the kernel proper: modules move.
+``python -m timevm.gdb.kernel_symbols [--architecture x86_64] CONSOLE OUTPUT.elf``: ``CONSOLE`` is anything with lines
+of kallsyms in it, for example the guest's whole console.  Functions only, and of the kernel proper: modules move.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _LINE = re.compile(r"^\s*([0-9a-f]{16}) ([tTwW]) ([\w.$]+)\s*$", re.MULTILINE | 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
-_EXECUTABLE, _AARCH64 = 2, 183
+_EXECUTABLE = 2
+#: ELF's numbers of processors
+MACHINES = {"aarch64": 183, "x86_64": 62}
 _SYMBOLS, _STRINGS, _NOTHING_IN_FILE = 2, 3, 8
 _ALLOCATED_CODE = 2 | 4
 _LOCAL, _GLOBAL, _FUNCTION = 0, 1, 2
@@ -33,7 +35,7 @@ def read_kallsyms(text: str) -> list[tuple[int, str, bool]]:
     return sorted(symbol for symbol in found if symbol[0])
 
 
-def symbol_file(symbols: Sequence[tuple[int, str, bool]], machine: int = _AARCH64) -> bytes:
+def symbol_file(symbols: Sequence[tuple[int, str, bool]], architecture: str = "aarch64") -> bytes:
     """An ELF file with no contents but ``symbols``, of which there is one at least."""
     first, last = symbols[0][0], symbols[-1][0]
     ordered = sorted(symbols, key=lambda symbol: symbol[2])  # local ones first, says the ABI
@@ -62,7 +64,7 @@ def symbol_file(symbols: Sequence[tuple[int, str, bool]], machine: int = _AARCH6
     )
     identification = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     header = _HEADER.pack(
-        identification, _EXECUTABLE, machine, 1, first, 0, at, 0, _HEADER.size, 0, 0, _SECTION.size, 5, 4
+        identification, _EXECUTABLE, MACHINES[architecture], 1, first, 0, at, 0, _HEADER.size, 0, 0, _SECTION.size, 5, 4
     )
     return header + bytes(table) + bytes(names) + _SECTION_NAMES + sections
 
@@ -71,11 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m timevm.gdb.kernel_symbols", description=__doc__)
     parser.add_argument("console", type=Path, metavar="CONSOLE", help="text with lines of /proc/kallsyms in it")
     parser.add_argument("output", type=Path, metavar="OUTPUT.elf")
+    parser.add_argument("--architecture", choices=sorted(MACHINES), default="aarch64", help="the guest's (aarch64)")
     options = parser.parse_args(argv)
     symbols = read_kallsyms(options.console.read_text(errors="replace"))
     if not symbols:
         parser.error(f"{options.console}: no symbols (is /proc/sys/kernel/kptr_restrict 0, and were you root?)")
-    options.output.write_bytes(symbol_file(symbols))
+    options.output.write_bytes(symbol_file(symbols, options.architecture))
     print(f"{options.output}: {len(symbols)} functions")
     return 0
 

@@ -17,8 +17,8 @@ from timevm.engine.control.port import (
     Watchpoint,
 )
 from timevm.errors import TimevmError, UserError
+from timevm.gdb import state_access
 from timevm.gdb.client import Client
-from timevm.gdb.state_access import read_memory
 from timevm.gdb.stop_reply import EXITED, backward_reply, forward_reply, history_begins, stopped
 from timevm.gdb.stop_table import StopTable, watch_field
 from timevm.gdb.target_description import Architecture
@@ -87,8 +87,8 @@ class Mover:
         return False
 
     def _inside(self, start: int, end: int) -> Callable[[MachinePort], bool]:
-        pc = self._architecture.program_counter.source
-        return lambda machine: start <= machine.read_register(pc) < end
+        pc = state_access.read_registers((self._architecture.program_counter,))
+        return lambda machine: start <= int.from_bytes(pc(machine), "little") < end
 
     async def _forward(
         self, client: Client, result: RunResult, table: StopTable, info: ReplayInfo, *, step: bool
@@ -157,7 +157,10 @@ class Mover:
 
 def _contents(machine: MachinePort, watched: list[Watchpoint]) -> list[bytes]:
     """What the watched memory holds, as far as comparing it is worth while."""
-    return [read_memory(watch.address, min(watch.length, _COMPARED), physical=False)(machine) for watch in watched]
+    return [
+        state_access.read_memory(watch.address, min(watch.length, _COMPARED), physical=False)(machine)
+        for watch in watched
+    ]
 
 
 async def _standstill(events: AsyncIterator[VmEvent]) -> RunResult:

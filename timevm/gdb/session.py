@@ -340,8 +340,8 @@ class GdbSession:
     # -- timevm's own
 
     async def _where(self) -> tuple[int, int]:
-        pc = self._architecture.program_counter.source
-        return await self._vm.inspect(lambda machine: (machine.icount, machine.read_register(pc)))
+        pc = state_access.read_registers((self._architecture.program_counter,))
+        return await self._vm.inspect(lambda machine: (machine.icount, int.from_bytes(pc(machine), "little")))
 
     async def _monitor(self, request: Monitor) -> list[bytes]:
         if self._monitor_line is None:

@@ -20,7 +20,7 @@ def read_registers(registers: Sequence[GdbRegister]) -> Callable[[MachinePort], 
 
 
 def _value(machine: MachinePort, register: GdbRegister) -> bytes:
-    value = machine.read_register(register.source) & (1 << 8 * register.size) - 1
+    value = 0 if register.source is None else machine.read_register(register.source) & (1 << 8 * register.size) - 1
     return value.to_bytes(register.size, "little")
 
 
@@ -31,7 +31,9 @@ def write_registers(registers: Sequence[GdbRegister], data: bytes) -> Callable[[
         rest = data
         for register in registers:
             value, rest = rest[: register.size], rest[register.size :]
-            if len(value) == register.size and value != _value(machine, register):
+            if register.source is None or len(value) < register.size:
+                continue
+            if value != _value(machine, register):
                 machine.write_register(register.source, int.from_bytes(value, "little"))
 
     return change

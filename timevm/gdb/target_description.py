@@ -15,11 +15,14 @@ from timevm.engine.control.port import MemoryRegion
 
 @dataclass(frozen=True, slots=True)
 class GdbRegister:
-    """``source`` is its name in ``MachinePort.registers``; ``type`` one of gdb's or of the feature's own."""
+    """``source`` is its name in ``MachinePort.registers``; ``type`` one of gdb's or of the feature's own.
+
+    Without a source it is one that gdb insists on, and that the machine has not: it is always 0.
+    """
 
     name: str
     bits: int
-    source: str
+    source: str | None
     type: str = "int"
     group: str | None = None
     #: gdb saves and restores it around a call of a guest function by hand
