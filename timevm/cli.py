@@ -88,6 +88,10 @@ def run_system(program: str, architecture: str, arguments: Sequence[str]) -> int
     if isinstance(config, Information):
         print(config.text)
         return 0
+    if config.dump_device_tree is not None:
+        from timevm.device_tree_dump import dump_device_tree
+
+        return dump_device_tree(config, config.dump_device_tree)
     from timevm.app import run
 
     return run(config)

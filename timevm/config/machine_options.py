@@ -39,8 +39,8 @@ _DRIVE_KEYS = (
 )  # fmt: skip
 
 
-def parse_machine(text: str, vocabulary: Vocabulary) -> tuple[str, str | None, Properties]:
-    """``-M``: the machine, the prompt it chose (``prompt=qemu``), other properties."""
+def parse_machine(text: str, vocabulary: Vocabulary) -> tuple[str, str | None, Path | None]:
+    """``-M``: the machine, the prompt it chose (``prompt=qemu``), where its device tree is dumped (``dumpdtb=``)."""
     value = OptionValue("-machine", text, known=None, implied="type")
     name = value.text_of("type") or vocabulary.default_machine
     if name is None:
@@ -52,16 +52,19 @@ def parse_machine(text: str, vocabulary: Vocabulary) -> tuple[str, str | None, P
             f"unsupported machine type '{name}'{hint(name, known)}\nUse -machine help to list supported machines"
         )
     prompt: str | None = None
+    dump: Path | None = None
     properties = vocabulary.properties
     for key, given in value.rest("type"):
         if key == "prompt":
             prompts = {"qemu": "(qemu) ", "timevm": "(timevm) "}
             prompt = prompts[value.choice("prompt", prompts, "timevm")]
+        elif key == "dumpdtb":
+            dump = Path(given)
         elif key not in properties:
-            value.fail(f"Property '{name}-machine.{key}' not found{hint(key, (*properties, 'prompt'))}")
+            value.fail(f"Property '{name}-machine.{key}' not found{hint(key, (*properties, 'prompt', 'dumpdtb'))}")
         elif given not in properties[key] and not (given in ON | OFF and {"on", "off"} <= {*properties[key]}):
             value.fail(f"'{key}={given}' is not part of this version: it takes {' or '.join(properties[key])}")
-    return board, prompt, ()
+    return board, prompt, dump
 
 
 def parse_cpu(text: str, vocabulary: Vocabulary) -> str:

@@ -125,6 +125,8 @@ class Config:
     log_file: Path | None = None
     log_items: frozenset[str] = frozenset()
     prompt: str = "(timevm) "
+    #: the device tree is written there, and no machine runs (``-M …,dumpdtb=``)
+    dump_device_tree: Path | None = None
     #: the key after Ctrl, or the code, that starts a command of a multiplexed terminal (``-echr``)
     escape: int = 1
 

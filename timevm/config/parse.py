@@ -78,6 +78,7 @@ class _CommandLine:
         self.no_reboot = self.no_shutdown = False
         self.name: str | None = None
         self.prompt = _CONFIG.prompt
+        self.dump_device_tree: Path | None = None
         self.log_items: set[str] = set()
         self.escape = _CONFIG.escape
 
@@ -100,8 +101,9 @@ class _CommandLine:
         if text in ("help", "?"):
             self.information = help.machines(self.vocabulary)
             return
-        self.machine, prompt, _ = machine_options.parse_machine(text, self.vocabulary)
+        self.machine, prompt, dump = machine_options.parse_machine(text, self.vocabulary)
         self.prompt = prompt or self.prompt
+        self.dump_device_tree = dump or self.dump_device_tree
 
     def _cpu(self, text: str) -> None:
         if text in ("help", "?"):
@@ -346,6 +348,7 @@ class _CommandLine:
             log_file=self._path("D"),
             log_items=frozenset(self.log_items),
             prompt=self.prompt,
+            dump_device_tree=self.dump_device_tree,
             escape=self.escape,
         )
 
