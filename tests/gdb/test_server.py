@@ -211,7 +211,7 @@ async def test_a_damaged_packet_is_asked_for_again() -> None:
 async def test_a_packet_that_is_too_long() -> None:
     async with toy() as machine, served(machine.vm) as server:
         client = await server.connect()
-        assert await client.ask(b"X40000000,8000:" + b"a" * 0x8000) == b"E16"
+        assert await client.ask(b"X40000000,8000:" + b"a" * 0x8000) == b"E22"
         assert await client.ask(b"?") == b"T05thread:01;"
         client.close()
 

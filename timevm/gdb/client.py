@@ -17,7 +17,8 @@ _CONSOLE_CHUNK = PACKET_SIZE // 2 - 1
 
 
 def error_code(code: int) -> bytes:
-    return b"E%02x" % code
+    """In decimal digits, as QEMU writes it."""
+    return b"E%02d" % code
 
 
 def console(text: str) -> list[bytes]:
