@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -59,6 +60,22 @@ def unicorn_alone(guest: str, *flags: str) -> Callable[[Side, Path], Figures]:
     return measure
 
 
+def time_travel(what: str) -> Callable[[Side, Path], Figures]:
+    """In the engine, without a debugger in front of it: see ``benchmarks.time_travel``."""
+
+    def measure(side: Side, folder: Path) -> Figures:
+        if side.name != "timevm":
+            raise BenchFailed("not for this side")
+        command = [sys.executable, "-m", "benchmarks.time_travel", what, str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        if done.returncode:
+            raise BenchFailed(done.stderr.strip()[-300:])
+        figures: Figures = json.loads(done.stdout)
+        return figures
+
+    return measure
+
+
 def start_up(side: Side, folder: Path) -> Figures:
     """From the start of the process until the guest's first character: its eighth instruction or so."""
     done = run(side, [*MACHINE, "-m", "128", *CONSOLE, "-kernel", str(bare("arm64"))])
@@ -96,3 +113,5 @@ def cases() -> Iterator[Case]:
         yield Case(f"Linux, {mode}", linux(mode, "auto"))
     for mode in ("record", "replay"):
         yield Case(f"Linux, shift=2, {mode}", linux(mode, "2"))
+    for what in ("linux-steps", "loop-steps", "linux-seeks", "linux-reverse-continue", "checkpoints", "snapshots"):
+        yield Case(f"time travel, {what}", time_travel(what))

@@ -1,0 +1,233 @@
+"""``python -m benchmarks.time_travel WHAT FOLDER``: what going back costs, measured in the engine; JSON on stdout.
+
+Times are of the CPU thread's own clock (``time.thread_time``): what the algorithms cost, whatever else the host does.
+What a debugger sees besides is a socket and two threads, about a millisecond.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.guests import bare, linux_arm64
+from timevm.engine.cpu.base import WatchKind, Watchpoint
+from timevm.engine.machine.builder import build_machine
+from timevm.engine.machine.machine import Machine
+from timevm.engine.machine.outcome import ReplayMode, RunEnd, Stops
+from timevm.engine.machine.spec import MIB, Drive, MachineSpec
+from timevm.engine.timeline.timeline import Timeline
+from timevm.history import history_of
+
+Figures = dict[str, float]
+NEVER = (1 << 62) - 1
+
+
+class Patient:
+    """A journey that nobody cancels."""
+
+    def cancelled(self) -> bool:
+        return False
+
+    def progress(self, done: int, total: int) -> None:
+        pass
+
+
+PATIENT = Patient()
+
+
+@dataclass(slots=True)
+class Travel:
+    machine: Machine
+    timeline: Timeline
+
+    def milliseconds(self, action: Callable[[], object]) -> float:
+        begin = time.thread_time()
+        action()
+        return (time.thread_time() - begin) * 1000
+
+    def step(self) -> float:
+        return self.milliseconds(lambda: self.timeline.reverse_step(1, PATIENT))
+
+    def seek(self, icount: int) -> float:
+        return self.milliseconds(lambda: self.timeline.seek(icount, PATIENT))
+
+    def back(self, stops: Stops) -> float:
+        return self.milliseconds(lambda: self.timeline.reverse_continue(stops, PATIENT))
+
+    @property
+    def end(self) -> int:
+        end = self.machine.end
+        assert end is not None
+        return end
+
+
+def record(spec: MachineSpec) -> None:
+    machine = build_machine(spec, lambda port, data: None)
+    while (result := machine.run(NEVER)).end is RunEnd.KICKED:
+        pass
+    assert result.end is RunEnd.POWERED_OFF, result
+    machine.finish("shutdown")
+    machine.close()
+
+
+def replay(spec: MachineSpec) -> Machine:
+    return build_machine(replace(spec, mode="play"), lambda port, data: None)
+
+
+def travel(spec: MachineSpec) -> Travel:
+    machine = replay(spec)
+    timeline = history_of(machine, replace(spec, mode="play"), ReplayMode.PLAY).time_travel
+    assert isinstance(timeline, Timeline)
+    return Travel(machine, timeline)
+
+
+def linux(folder: Path) -> MachineSpec:
+    guest = linux_arm64()
+    spec = MachineSpec(
+        kernel=guest.kernel,
+        initrd=guest.initrd,
+        ram_bytes=512 * MIB,
+        append="console=ttyAMA0 quiet nokaslr tvm=basic,off",
+        shift=2,
+        sleep=False,
+        mode="record",
+        rrfile=folder / "travel-linux.rr",
+    )
+    if not (folder / "travel-linux.rr").exists():
+        record(spec)
+    return spec
+
+
+def loop(folder: Path) -> MachineSpec:
+    spec = MachineSpec(
+        kernel=bare("arm64"), ram_bytes=128 * MIB, shift=3, sleep=False, mode="record", rrfile=folder / "travel-loop.rr"
+    )
+    if not (folder / "travel-loop.rr").exists():
+        record(spec)
+    return spec
+
+
+def steps(spec: MachineSpec, places: list[float], count: int = 200) -> Figures:
+    there = travel(spec)
+    first, following = [], []
+    for place in places:
+        there.timeline.run(int(there.end * place))
+        first.append(there.step())
+        following += [there.step() for _ in range(count)]
+    return {
+        "first step ms": statistics.median(first),
+        "first step, worst ms": max(first),
+        "step ms": statistics.median(following),
+        "step, worst ms": max(following),
+    }
+
+
+def linux_steps(folder: Path) -> Figures:
+    return steps(linux(folder), [0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
+
+
+def loop_steps(folder: Path) -> Figures:
+    """At 10 M, 100 M and 1 G: flat."""
+    figures: Figures = {}
+    for name, place in (("10M", 0.01), ("100M", 0.1), ("1G", 0.99)):
+        found = steps(loop(folder), [place], 50)
+        figures |= {f"{name} first ms": found["first step ms"], f"{name} next ms": found["step ms"]}
+    return figures
+
+
+def linux_seeks(folder: Path) -> Figures:
+    there, generator = travel(linux(folder)), random.Random(1)
+    there.timeline.run(NEVER)
+    seeks = [there.seek(generator.randrange(there.end)) for _ in range(20)]
+    return {"seek ms": statistics.median(seeks), "seek, worst ms": max(seeks)}
+
+
+def linux_reverse_continue(folder: Path) -> Figures:
+    """From half-way: in a hot kernel page, the last hit a few instructions back; a hot variable; far back."""
+    there = travel(linux(folder))
+    machine, timeline = there.machine, there.timeline
+    half = there.end // 2
+    timeline.run(half)
+    seen: dict[int, int] = {}
+    for _ in range(200):
+        timeline.run(machine.icount + 997)
+        pc = machine.read_register("pc")
+        seen[pc] = seen.get(pc, 0) + 1
+    hot = Stops(frozenset(sorted(seen, key=lambda pc: -seen[pc])[:1]))
+    machine.set_stops(hot)
+    timeline.run(NEVER)
+    timeline.run(machine.icount + 15)
+    figures = {"hot page ms": there.back(hot), "hot page, next ms": there.back(hot)}
+    stack = Stops(watchpoints=frozenset({Watchpoint(machine.read_register("sp") - 64, 128, WatchKind.WRITE)}))
+    machine.set_stops(stack)
+    figures["hot variable ms"] = there.back(stack)
+    figures["hot variable, next ms"] = there.back(stack)
+    nowhere = Stops(frozenset({4}))
+    machine.set_stops(nowhere)
+    there.seek(half)
+    figures["all the way back ms"] = there.back(nowhere)
+    return figures
+
+
+def checkpoints(folder: Path) -> Figures:
+    """The replay of a boot with and without; one of each now, the bench repeats it."""
+    spec = linux(folder)
+    plain = replay(spec)
+    begin = time.thread_time()
+    plain.run(NEVER)
+    without = time.thread_time() - begin
+    plain.close()
+    there = travel(spec)
+    with_them = there.milliseconds(lambda: there.timeline.run(NEVER)) / 1000
+    return {"replay s": without, "with checkpoints s": with_them, "cost %": (with_them / without - 1) * 100}
+
+
+def snapshots(folder: Path) -> Figures:
+    """128 MiB, 112 of them filled; then 200 000 instructions between two."""
+    image = folder / "travel-vm.qcow2"
+    image.unlink(missing_ok=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "1M"], check=True)
+    spec = replace(loop(folder), mode="none", rrfile=None, drives=(Drive("vm", image, "qcow2"),))
+    machine = build_machine(spec, lambda port, data: None)
+    store = history_of(machine, spec, ReplayMode.NONE).snapshots
+    assert store is not None
+    numbers = random.Random(1)
+    machine.ram.view[16 * MIB :] = numbers.randbytes(112 * MIB)
+
+    def milliseconds(action: Callable[[], object]) -> float:
+        begin = time.perf_counter()
+        action()
+        return (time.perf_counter() - begin) * 1000
+
+    figures = {"first save ms": milliseconds(lambda: store.save("a")), "MiB": image.stat().st_size / MIB}
+    machine.run(machine.icount + 200_000)
+    figures["next save ms"] = milliseconds(lambda: store.save("b"))
+    machine.run(machine.icount + 200_000)
+    figures["load ms"] = milliseconds(lambda: store.load("a"))
+    machine.close()
+    machine = build_machine(spec, lambda port, data: None)
+    fresh = history_of(machine, spec, ReplayMode.NONE).snapshots
+    assert fresh is not None
+    figures["load in a fresh process ms"] = milliseconds(lambda: fresh.load("b"))
+    machine.close()
+    return figures
+
+
+WHAT: dict[str, Callable[[Path], Figures]] = {
+    "linux-steps": linux_steps,
+    "loop-steps": loop_steps,
+    "linux-seeks": linux_seeks,
+    "linux-reverse-continue": linux_reverse_continue,
+    "checkpoints": checkpoints,
+    "snapshots": snapshots,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(WHAT[sys.argv[1]](Path(sys.argv[2]))))
