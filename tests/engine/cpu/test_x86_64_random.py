@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engine.cpu.x86_random import LENGTH, MODES, Bench, differences
+from tests.engine.cpu.x86_random import LENGTH, MODES, Bench, differences, faults_are_clean
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -18,6 +18,13 @@ def test_random_programs_do_not_depend_on_where_they_are_stopped(mode: str) -> N
         assert whole[2]["icount"] == bench.start["icount"] + LENGTH
         for sizes in ((1,), (1, 2, 3, 7, 20)):
             assert differences(whole, bench.sliced(seed, sizes)) == "", f"seed {seed}, slices of {sizes}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_faults_leave_flags_and_registers_as_they_were(mode: str) -> None:
+    bench = Bench(mode)
+    for seed in range(25):
+        assert faults_are_clean(bench, seed) == "", f"seed {seed}"
 
 
 def test_two_runs_are_alike_and_two_programs_are_not() -> None:

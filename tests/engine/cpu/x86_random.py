@@ -2,7 +2,8 @@
 
 A program is a row of chunks.  A fault of any kind is logged (vector, error code, address, flags, CR2, a checksum of the
 registers) and execution goes on at the next chunk, so that programs may consist of anything; the kernel's pages are not
-accessible to them.  ``python -m tests.engine.cpu.x86_random MODE FIRST COUNT`` runs many.
+accessible to them, two pages of their data are read-only, and behind RAM 2 MiB of nothing are mapped.
+``python -m tests.engine.cpu.x86_random MODE FIRST COUNT`` runs many.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import random
 import sys
 from typing import Any
 
-from tests.engine.cpu.x86_assembler import assemble
+from tests.engine.cpu.x86_assembler import link
 from tests.engine.cpu.x86_board import CODE, LONG_MODE, Board
 from timevm.engine.cpu.base import StopKind
 
 USER_CODE, USER_DATA, USER_STACK = 0x20_0000, 0x28_0000, 0x3F_0000
 CHUNK, CHUNKS = 64, 16
 LOG = 0x18_0000
-#: code segment selectors of the user program
-MODES = {"64": 0x2B, "32": 0x1B, "16": 0x43}
+#: of the user program: selectors of code and data, address of its code and data in them, end of its stack
+MODES = {
+    "64": (0x2B, 0x23, USER_CODE, USER_DATA, USER_STACK),
+    "32": (0x1B, 0x23, USER_CODE, USER_DATA, USER_STACK),
+    "16": (0x43, 0x4B, 0, 0, 0xF000),
+}
 LENGTH = 500  # instructions of a run, the kernel's included
 
 WITH_ERROR_CODE = (8, 10, 11, 12, 13, 14, 17)
@@ -28,12 +33,24 @@ STUBS = "\n".join(
     for vector in range(32)
 )
 KERNEL = (
-    LONG_MODE.replace("    .quad 0\ntss:", "    .quad 0\n    .quad 0x000ffb000000ffff, 0\ntss:").replace(
+    LONG_MODE.replace(
+        "    .quad 0\ntss:", "    .quad 0\n    .quad 0x0000fb200000ffff, 0x0000f3280000ffff\ntss:"
+    ).replace(
         "mov [edi], eax\n    add eax, 0x200000",
         "mov [edi], eax\n    add eax, 0x200000\n    cmp edi, 0x6008\n    jbe 2f\n    xor eax, eax\n2:",
     )
     + """
     mov dword ptr [0x6000], 0x83
+    mov dword ptr [0x6008], 0x9007
+    mov edi, 0x9000
+    mov eax, 0x200007
+6:  mov [rdi], eax
+    add eax, 0x1000
+    add edi, 8
+    cmp edi, 0xa000
+    jne 6b
+    mov dword ptr [0x9000 + 8 * 0x84], 0x284005
+    mov dword ptr [0x9000 + 8 * 0x83], 0x283005
     mov rax, cr3
     mov cr3, rax
     mov ebx, 0x8000
@@ -105,43 +122,56 @@ common:
     and eax, 15
     mov [chunk], rax
     shl eax, 6
-    add eax, 0x200000
+    add eax, [place_of_code]
     mov [rsp + 32], rax
     mov eax, [selector]
     mov [rsp + 40], rax
     mov dword ptr [rsp + 48], 0x202
-    mov dword ptr [rsp + 56], 0x3f0000
-    mov dword ptr [rsp + 64], 0x23
+    mov eax, [end_of_stack]
+    mov [rsp + 56], rax
+    mov eax, [data_selector]
+    mov [rsp + 64], rax
+    mov ds, eax
+    mov es, eax
     pop rbx
     pop rax
-    mov ebx, 0x284000
-    mov esi, 0x281000
-    mov edi, 0x282000
-    mov ebp, 0x283000
+    mov ebx, [place_of_data]
+    lea esi, [rbx + 0x1000]
+    lea edi, [rbx + 0x2000]
+    lea ebp, [rbx + 0x3000]
+    lea ebx, [rbx + 0x4000]
     add rsp, 16
     iretq
 .balign 16
 chunk: .quad 0, 0x180000
 selector: .quad 0
+data_selector: .quad 0
+place_of_code: .quad 0
+place_of_data: .quad 0
+end_of_stack: .quad 0
 start:
-    mov ax, 0x23
+    mov eax, [data_selector]
     mov ds, eax
     mov es, eax
-    push 0x23
-    push 0x3f0000
+    push rax
+    mov eax, [end_of_stack]
+    push rax
     push 0x202
     mov eax, [selector]
     push rax
-    push 0x200000
+    mov eax, [place_of_code]
+    push rax
     fninit
-    mov ebx, 0x284000
-    mov esi, 0x281000
-    mov edi, 0x282000
-    mov ebp, 0x283000
+    mov ebx, [place_of_data]
+    lea esi, [rbx + 0x1000]
+    lea edi, [rbx + 0x2000]
+    lea ebp, [rbx + 0x3000]
+    lea ebx, [rbx + 0x4000]
     iretq
 """
 )
-KERNEL = KERNEL.replace("[chunk", "[rip + chunk").replace("[selector]", "[rip + selector]")
+for name in ("chunk", "selector", "data_selector", "place_of_code", "place_of_data", "end_of_stack"):
+    KERNEL = KERNEL.replace(f"[{name}", f"[rip + {name}")
 
 
 def _operand(rng: random.Random, wide: bool) -> bytes:
@@ -240,12 +270,12 @@ class Bench:
     """One board for many programs."""
 
     def __init__(self, mode: str, *, model: str = "max") -> None:
-        kernel = bytearray(assemble(KERNEL, CODE))
-        self.board = Board(bytes(kernel), model=model)
+        kernel, labels = link(KERNEL, CODE)
+        self.board = Board(kernel, model=model)
         self.mode = mode
-        self._kernel = bytes(kernel)
-        place = self.board.read(CODE, len(kernel)).index((0x18_0000).to_bytes(8, "little")) + CODE + 8
-        self.board.write(place, MODES[mode].to_bytes(8, "little"))
+        self.stubs = labels["stub0"]
+        for number, value in enumerate(MODES[mode]):
+            self.board.write(labels["selector"] + 8 * number, value.to_bytes(8, "little"))
         # the kernel's start, once: stop at the first user instruction
         self.board.cpu.set_breakpoints(frozenset({USER_CODE}))
         stop = self.board.run(100_000)
@@ -296,6 +326,37 @@ class Bench:
         return self.result()
 
 
+#: where a fault leaves all general registers as they were
+FAULTS = (0, 5, 6, 7, 10, 11, 12, 13, 14, 16, 17, 19)
+CONDITION_FLAGS = 0x8D5
+
+
+def faults_are_clean(bench: Bench, seed: int) -> str:
+    """Single-step a program: what a fault pushes are the flags before its instruction, and no register has changed."""
+    bench.begin(seed)
+    board = bench.board
+    names = ("rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rax", "rbx")
+    end = bench.start["icount"] + LENGTH
+    while board.cpu.icount < end:
+        flags, place = board.cpu.read_register("rflags"), board.cpu.read_register("rip")
+        user = board.cpu.read_register("cs") & 3
+        before = [board.cpu.read_register(name) for name in names]
+        board.run(board.cpu.icount + 1)
+        if not user or board.cpu.read_register("cs") & 3:
+            continue
+        vector = (board.cpu.read_register("rip") - bench.stubs) // 16
+        if vector not in FAULTS:
+            continue
+        stack = board.cpu.read_register("rsp") + (8 if vector in WITH_ERROR_CODE else 0)
+        pushed = board.number(stack + 16)
+        after = [board.cpu.read_register(name) for name in names]
+        if board.number(stack) != place:
+            continue  # the next instruction could not be fetched
+        if (pushed ^ flags) & CONDITION_FLAGS or after != before:
+            return f"at {place:#x} vector {vector} flags {flags:#x} pushed {pushed:#x} at {board.number(stack):#x}"
+    return ""
+
+
 def differences(left: tuple[Any, ...], right: tuple[Any, ...]) -> str:
     """What differs, in a line; empty if nothing does."""
     found = [f"{name} {value:#x} {right[0][name]:#x}" for name, value in left[0].items() if value != right[0][name]]
@@ -321,6 +382,10 @@ def main() -> None:
             if found:
                 bad += 1
                 print(f"{mode} seed {seed} {sizes}: {found}", flush=True)
+        found = faults_are_clean(bench, seed)
+        if found:
+            bad += 1
+            print(f"{mode} seed {seed}: {found}", flush=True)
         if seed % 1000 == 999:
             print(f"{mode} {seed + 1 - first} programs, {bad} differ", flush=True)
     print(f"{mode}: {count} programs from {first}, {bad} differ")

@@ -179,6 +179,7 @@ class X86Cpu:
             regs=env + private.REGS,
             eflags=env + private.EFLAGS,
             cc_source=env + private.CC_SRC,
+            lazy_flags=env + private.CC_DST,
             cc_operation=env + private.CC_OP,
             direction=env + private.DF,
             hidden_flags=env + private.HIDDEN_FLAGS,

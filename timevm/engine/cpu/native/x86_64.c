@@ -72,7 +72,7 @@ EXPORT void timevm_x86_block(void *unicorn, uint64_t pc, uint32_t size, struct t
     cpu->block = block;
 }
 
-/* the same for a block whose length was limited, or that has a breakpoint */
+/* the same for a block whose length was limited, that has a breakpoint, or that may begin with what CLOBBERS */
 EXPORT void timevm_x86_marked_block(void *unicorn, uint64_t pc, uint32_t size, struct translation_block *block)
 {
     struct x86_64 *cpu = running;
@@ -98,6 +98,8 @@ EXPORT void timevm_x86_marked_block(void *unicorn, uint64_t pc, uint32_t size, s
         engine->block_end = pc;
         meet_stop(engine, STOP_BREAKPOINT, pc, pc, 0, 0);
     }
+    if (block->cflags & BLOCK_CLOBBERS)
+        keep_flags(cpu);
     engine->budget -= block->icount;
     cpu->block = block;
 }

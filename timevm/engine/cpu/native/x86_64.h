@@ -20,6 +20,8 @@ struct translation_block {
     uint32_t trace;
     uint8_t *code; /* what it was translated to; behind it, where each instruction begins (sleb128) */
     uint64_t code_size;
+    void *original, *next_in_page[2];
+    uint64_t page[2]; /* RAM offsets of the pages it comes from */
 };
 
 #define BLOCK_LIMIT 0x7fffu          /* in cflags: it was to have at most so many instructions */
@@ -97,6 +99,7 @@ struct x86_64 {
     /* fields of Unicorn's CPU state */
     uint64_t *regs; /* rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8..r15 */
     uint64_t *eflags, *cc_source;
+    uint64_t *lazy_flags; /* the three operands that flags are computed from, cc_source among them */
     uint32_t *cc_operation;
     int32_t *direction; /* 1 or -1 */
     uint32_t *hidden_flags, *hidden_flags2;
@@ -114,6 +117,9 @@ struct x86_64 {
     struct hook_record *block_hook;
     struct translation_block *block; /* paid for last; NULL: nothing of it is left to run */
     int64_t pending;                 /* instructions paid for that a device access under way is still to do */
+    uint64_t kept_flags[3];          /* lazy_flags and cc_operation at the start of a block that CLOBBERS */
+    uint32_t kept_operation;
+    uint32_t padding;
     uint32_t delivering;             /* an exception or interrupt is being delivered */
     uint32_t limit_requested;        /* the next limited block is ours */
     int64_t warp_ns;
@@ -153,6 +159,7 @@ enum instruction_kind {
 };
 
 unsigned place_in_block(const struct translation_block *block, uint64_t address);
+void keep_flags(struct x86_64 *cpu);
 void repair_flags(struct x86_64 *cpu, const struct translation_block *block, unsigned place);
 int has_breakpoint(const struct x86_64 *cpu, uint64_t address);
 int take_interrupt(struct x86_64 *cpu);

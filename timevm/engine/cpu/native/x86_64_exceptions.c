@@ -97,13 +97,23 @@ static unsigned last_before(const struct translation_block *block, uint64_t addr
     return found;
 }
 
-/* SETcc, RCL and RCR on memory compute the flags, then store.  When the store does not come about (a fault, a device, a
-   store into its own block) Unicorn goes back to the flags' old lazy form, whose source is gone: it has all flags now.
-   They are always first in their block, so the old form was not known to the translator and the flags were computed. */
+/* SETcc, RCL and RCR on memory change the flags' lazy form before they store.  When the store does not come about (a
+   fault, a store into its own block) Unicorn goes back to what it knew of the flags, but their operands are gone.  These
+   instructions are always the first of their block, where all that makes up the flags can be kept. */
+void keep_flags(struct x86_64 *cpu)
+{
+    for (unsigned i = 0; i < 3; i++)
+        cpu->kept_flags[i] = cpu->lazy_flags[i];
+    cpu->kept_operation = *cpu->cc_operation;
+}
+
 void repair_flags(struct x86_64 *cpu, const struct translation_block *block, unsigned place)
 {
-    if (place == 0 && (block->cflags & BLOCK_CLOBBERS))
-        *cpu->cc_operation = OPERATION_ALL;
+    if (place || !(block->cflags & BLOCK_CLOBBERS))
+        return;
+    for (unsigned i = 0; i < 3; i++)
+        cpu->lazy_flags[i] = cpu->kept_flags[i];
+    *cpu->cc_operation = cpu->kept_operation;
 }
 
 /* ---- delivery ---- */

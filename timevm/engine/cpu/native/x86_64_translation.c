@@ -14,6 +14,7 @@
 #define PAGE ((uint64_t)4096)
 #define PAGE_MASK (~(PAGE - 1))
 #define LONGEST 15 /* bytes of an instruction */
+#define LOOKED_AT 20 /* bytes that kind_of may look at: prefixes, and a few behind them */
 #define PROTECTION_WRITE 2
 
 _Thread_local struct x86_64 *running __attribute__((tls_model("initial-exec")));
@@ -71,40 +72,12 @@ static int is_prefix(uint8_t byte, int is_64)
     }
 }
 
-/* How the instruction in `bytes` (as many as there are, zeros behind) may stand in a block (encodings: Intel SDM 2).
-
-   FIRST, because Unicorn's translation of them depends on what it knows of the flags, which it forgets at a block start:
-     BT, BTS, BTR, BTC     their undefined flags differ
-     CMPXCHG8B/16B         reads flags that were not written back
-     SETcc, RCL, RCR       on memory: compute flags before the store; CLOBBERS if that leaves no trace (see repair_flags)
-   LAST, because they meet the world outside: IN, OUT, INS, OUTS, RDTSC, RDTSCP. */
-static unsigned kind_of(const uint8_t *bytes, int is_64)
+/* an instruction of the map behind 0F; see kind_of */
+static unsigned kind_of_two_bytes(const uint8_t *bytes)
 {
-    unsigned at = 0, modrm, reg;
+    unsigned modrm = bytes[1], reg = modrm >> 3 & 7;
 
-    for (; at < LONGEST - 2; at++) {
-        uint8_t byte = bytes[at];
-
-        if (!is_prefix(byte, is_64))
-            break;
-    }
-    modrm = bytes[at + 1];
-    reg = modrm >> 3 & 7;
-    switch (bytes[at]) {
-    case 0x6c: case 0x6d: case 0x6e: case 0x6f:
-    case 0xe4: case 0xe5: case 0xe6: case 0xe7:
-    case 0xec: case 0xed: case 0xee: case 0xef:
-        return LAST;
-    case 0xc0: case 0xc1: case 0xd0: case 0xd1: case 0xd2: case 0xd3:
-        return modrm < 0xc0 && (reg == 2 || reg == 3) ? FIRST | CLOBBERS : PLAIN;
-    case 0x0f:
-        break;
-    default:
-        return PLAIN;
-    }
-    modrm = bytes[at + 2];
-    reg = modrm >> 3 & 7;
-    switch (bytes[at + 1]) {
+    switch (bytes[0]) {
     case 0x01:
         return modrm == 0xf9 ? LAST : PLAIN;
     case 0x31:
@@ -125,14 +98,52 @@ static unsigned kind_of(const uint8_t *bytes, int is_64)
     }
 }
 
-/* the instruction at `address`, whose `length` bytes (or the rest of whose page) can be fetched without a fault */
-static unsigned kind_at(struct x86_64 *cpu, const struct translating *translation, uint64_t address, unsigned length)
-{
-    int is_64 = (translation->block->flags & MODE_64) != 0;
-    uint64_t place = address & (PAGE - 1);
-    uint8_t bytes[LONGEST + 1] = {0};
+/* How the instruction in `bytes` (LOOKED_AT of them, zeros behind the end) may stand in a block (encodings: Intel SDM 2).
 
-    if (cpu->code && place + LONGEST < PAGE && ((address ^ translation->pc_first) & PAGE_MASK) == 0)
+   FIRST, because Unicorn's translation of them depends on what it knows of the flags, which it forgets at a block start:
+     BT, BTS, BTR, BTC     their undefined flags differ
+     CMPXCHG8B/16B         reads flags that were not written back
+     LOOPE, LOOPNE         leave flags that were not written back when the count ends them
+     SETcc, RCL, RCR       on memory: compute flags before the store; CLOBBERS if that leaves no trace (see repair_flags)
+   LAST, because they meet the world outside: IN, OUT, INS, OUTS, RDTSC, RDTSCP. */
+static unsigned kind_of(const uint8_t *bytes, int is_64)
+{
+    unsigned at = 0, modrm, reg;
+
+    while (at < LONGEST && is_prefix(bytes[at], is_64))
+        at++;
+    /* VEX: Unicorn takes it before any instruction of the map that it names (in 16 bits the bytes are LES and LDS, which
+       are PLAIN, and the same bytes are not) */
+    if (bytes[at] == 0xc5 && (is_64 || bytes[at + 1] >= 0xc0))
+        return kind_of_two_bytes(bytes + at + 2);
+    if (bytes[at] == 0xc4 && (is_64 || bytes[at + 1] >= 0xc0))
+        return (bytes[at + 1] & 0x1f) == 1 ? kind_of_two_bytes(bytes + at + 3) : PLAIN;
+    modrm = bytes[at + 1];
+    reg = modrm >> 3 & 7;
+    switch (bytes[at]) {
+    case 0x6c: case 0x6d: case 0x6e: case 0x6f:
+    case 0xe4: case 0xe5: case 0xe6: case 0xe7:
+    case 0xec: case 0xed: case 0xee: case 0xef:
+        return LAST;
+    case 0xe0: case 0xe1:
+        return FIRST;
+    case 0xc0: case 0xc1: case 0xd0: case 0xd1: case 0xd2: case 0xd3:
+        return modrm < 0xc0 && (reg == 2 || reg == 3) ? FIRST | CLOBBERS : PLAIN;
+    case 0x0f:
+        return kind_of_two_bytes(bytes + at + 1);
+    default:
+        return PLAIN;
+    }
+}
+
+/* the instruction at `address`, whose `length` bytes (or the rest of whose page) can be fetched without a fault */
+static unsigned kind_at(struct x86_64 *cpu, const struct translation_block *block, uint64_t address, unsigned length)
+{
+    int is_64 = (block->flags & MODE_64) != 0;
+    uint64_t place = address & (PAGE - 1);
+    uint8_t bytes[LOOKED_AT] = {0};
+
+    if (cpu->code && place + LOOKED_AT <= PAGE && ((address ^ block->pc) & PAGE_MASK) == 0)
         return kind_of(cpu->code + place, is_64);
     for (unsigned i = 0; i < length && i < LONGEST; i++)
         bytes[i] = (uint8_t)cpu->call.code_byte(cpu->env, address + i);
@@ -186,7 +197,7 @@ static void translate_instruction(struct translating *translation, void *cpu_sta
 
     cpu->translate_instruction(translation, cpu_state);
     next = translation->pc_next;
-    kind = kind_at(cpu, translation, here, (unsigned)(next - here));
+    kind = kind_at(cpu, translation->block, here, (unsigned)(next - here));
     if (here == translation->pc_first && (kind & CLOBBERS))
         translation->block->cflags |= BLOCK_CLOBBERS;
     if (((next - 1) ^ translation->pc_first) & PAGE_MASK) {
@@ -199,8 +210,15 @@ static void translate_instruction(struct translating *translation, void *cpu_sta
     if (translation->end != GOES_ON)
         return;
     if (((next + LONGEST - 1) ^ translation->pc_first) & PAGE_MASK || (kind & LAST) ||
-        (kind_at(cpu, translation, next, LONGEST) & FIRST) || has_breakpoint(cpu, next))
+        (kind_at(cpu, translation->block, next, LONGEST) & FIRST) || has_breakpoint(cpu, next))
         translation->end = ENDS_HERE;
+}
+
+/* does the block need more at its start than to be counted?  Yes too if its first instruction may be cut by a page. */
+static int is_marked(struct x86_64 *cpu, const struct translation_block *block)
+{
+    return (block->cflags & BLOCK_LIMIT) || has_breakpoint(cpu, block->pc) || !cpu->code ||
+           (block->pc & (PAGE - 1)) + LOOKED_AT > PAGE || (kind_at(cpu, block, block->pc, 0) & CLOBBERS);
 }
 
 /* in the place of translator_loop: about 1 us a block more than Unicorn's own 6 us */
@@ -225,9 +243,8 @@ EXPORT void timevm_x86_translate(const struct translator_calls *calls, struct tr
     if (is_untranslatable(cpu, block))
         undefined_here(cpu);
     cpu->block_hook->user = block;
-    cpu->block_hook->callback = (block->cflags & BLOCK_LIMIT) || has_breakpoint(cpu, block->pc)
-                                    ? (void *)timevm_x86_marked_block
-                                    : (void *)timevm_x86_block;
+    cpu->block_hook->callback = is_marked(cpu, block) ? (void *)timevm_x86_marked_block
+                                                                   : (void *)timevm_x86_block;
     original.translate(&cpu->translator, translation, cpu_state, block, limit);
 }
 
@@ -263,6 +280,30 @@ EXPORT void timevm_x86_watch_by_address(void *cpu_state, uint64_t address, uint6
         original.watch_by_address(cpu_state, address, length);
 }
 
+/* A store into the block that runs: leave it before that instruction, which is then done alone, and changes the code only
+   when all of its bytes are written.  Unicorn would do so too, but after the first bytes of a store that is not aligned
+   and begins before the block: what reads its operand before writing it would do so twice. */
+static void leave_own_block(struct x86_64 *cpu, uint64_t offset, int size, uintptr_t host_pc)
+{
+    struct translation_block *block = cpu->block;
+    uint64_t begin;
+    unsigned place;
+
+    if (!block || !host_pc || (block->cflags & BLOCK_LIMIT) == 1)
+        return;
+    begin = block->page[0] + (block->pc & (PAGE - 1));
+    if (offset + (uint64_t)size + LONGEST < begin || offset >= begin + block->size)
+        return;
+    if (!cpu->engine.call.restore_state(cpu->engine.cpu_state, host_pc, 1))
+        return;
+    place = place_in_block(block, block->cs_base + *cpu->engine.pc);
+    if (place == block->icount)
+        return;
+    repair_flags(cpu, block, place);
+    leave_block_at(cpu, place);
+    start_block(cpu, 1);
+}
+
 /* in the place of tb_invalidate_phys_page_fast: a store to a page whose stores are looked at */
 EXPORT void timevm_x86_store_to_watched(void *unicorn, void *pages, uint64_t offset, int size, uintptr_t host_pc)
 {
@@ -277,6 +318,7 @@ EXPORT void timevm_x86_store_to_watched(void *unicorn, void *pages, uint64_t off
     cpu->store_meets_code = page->has_code;
     if (!page->has_code)
         return;
+    leave_own_block(cpu, offset, size, host_pc);
     page->writes++;
     original.store_to_watched(unicorn, pages, offset, size, host_pc);
     if (page->writes >= 256u << 2 * page->patience) {
