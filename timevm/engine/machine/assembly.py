@@ -59,5 +59,7 @@ class Assembly:
     power_button: Callable[[], None] = field(default=_nothing)
     #: device registers that the CPU serves natively follow the devices again, after a reset or a restore
     follow_devices: Callable[[], None] = field(default=_nothing)
+    #: read-only memory: seen by debuggers and monitors, written by nobody
+    roms: tuple[Ram, ...] = ()
     #: what the guest is told about the machine, a flattened device tree; None: this board has none
     device_tree: bytes | None = None

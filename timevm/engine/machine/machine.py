@@ -65,7 +65,7 @@ class Machine:
         self.dirty = parts.dirty
         self.registers = board.cpu.registers
         self._board = board
-        self._memory = MemoryAccess(board.cpu, board.ram)
+        self._memory = MemoryAccess(board.cpu, board.ram, board.roms)
         #: break- and watchpoints in force
         self.stops = Stops()
         #: a reset or quit that was asked for and not carried out yet
