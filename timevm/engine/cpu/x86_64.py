@@ -20,7 +20,7 @@ from timevm.engine.cpu import linkage, native, unicorn_library
 from timevm.engine.cpu import x86_64_private as private
 from timevm.engine.cpu.base import Collected, MmioHandler, Stop, StopKind, WatchKind, Watchpoint
 from timevm.engine.cpu.native import x86_64 as hooks
-from timevm.engine.cpu.x86_64_models import MODELS
+from timevm.engine.cpu.x86_64_models import EXTENDED_EDX, LEAF_1_EDX, LOCAL_APIC, MODELS
 from timevm.engine.cpu.x86_64_registers import CONTROL, FLOAT, PLACES, REGISTERS
 from timevm.engine.cpu.x86_64_state import CODE_SEGMENT, RESET_VECTOR, CpuState
 from timevm.errors import GuestError, InternalError, UserError
@@ -115,13 +115,15 @@ class X86Cpu:
         time_shift: int,
         seed: int,
         acknowledge: Callable[[], int],
+        local_apic: bool = False,
         translation_buffer: int = TRANSLATION_BUFFER,
         exit_checks: bool = False,
     ) -> None:
         """Raises UserError for an unknown model, InternalError for a Unicorn that is not the known one.
 
-        ``translation_buffer`` (bytes) and ``exit_checks`` (Unicorn's slow check after each load and store) change
-        nothing but speed.  ``seed`` is for random numbers, which no model offers yet.
+        ``local_apic``: the board has one at the usual address, and CPUID says so.  ``translation_buffer`` (bytes) and
+        ``exit_checks`` (Unicorn's slow check after each load and store) change nothing but speed.  ``seed`` is for
+        random numbers, which no model offers yet.
         """
         if model not in MODELS:
             raise UserError(f"unable to find CPU model '{model}' (known: {', '.join(MODELS)})")
@@ -140,7 +142,10 @@ class X86Cpu:
         if not exit_checks:
             ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
         for number, word in MODELS[model].features.items():
-            c_uint64.from_address(self._env + private.FEATURES + 8 * number).value = word
+            self._feature(number).value = word
+        for number in (LEAF_1_EDX, EXTENDED_EDX):
+            if not local_apic:
+                self._feature(number).value &= ~LOCAL_APIC
         self._flush_translations = unicorn_library.function("tb_flush_x86_64", None, c_void_p)
         self._translate = unicorn_library.function(
             "x86_cpu_get_phys_page_attrs_debug_x86_64", c_uint64, c_void_p, c_uint64, c_void_p
@@ -164,6 +169,9 @@ class X86Cpu:
         self._saved = CpuState(self._engine, self._state)
 
     # ---- construction
+
+    def _feature(self, number: int) -> c_uint64:
+        return c_uint64.from_address(self._env + private.FEATURES + 8 * number)
 
     def _make_native(self, time_shift: int) -> None:
         self._callbacks = (

@@ -22,6 +22,8 @@ class Model:
 # indices of Unicorn's feature words
 LEAF_1_EDX, LEAF_1_ECX, LEAF_7_EBX, EXTENDED_EDX, EXTENDED_ECX = 0, 1, 2, 6, 7
 
+#: in LEAF_1_EDX and EXTENDED_EDX
+LOCAL_APIC = 1 << 9
 HYPERVISOR = 1 << 31
 SSE3, PCLMUL, SSSE3, CX16, SSE41, SSE42 = 1 << 0, 1 << 1, 1 << 9, 1 << 13, 1 << 19, 1 << 20
 MOVBE, POPCNT, AES = 1 << 22, 1 << 23, 1 << 25
