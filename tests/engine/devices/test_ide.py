@@ -33,7 +33,7 @@ class IdeRig:
         self.disk = ManualDisk(SECTORS * 512, read_only=read_only)
         self.disk.data[:] = b"".join(struct.pack("<I", number) * 128 for number in range(SECTORS))
         self.drive = AtaDisk("hda", self.device, self.disk)
-        self.device.drives[0] = self.drive
+        self.device.plug(0, self.drive)
         self.windows: list[Device] = [self.device.command_block, self.device.control_block, self.master]
 
     # Rig; the state of the bus master belongs to the PCI function, not to the channel
@@ -144,7 +144,7 @@ def test_an_empty_place_reads_as_zero() -> None:
     assert rig.read(COMMAND) == 0 and rig.status() == 0
     rig.write(COMMAND, 0xEC)
     assert not rig.wire.level
-    rig.device.drives[0] = None
+    rig.device.plug(0, None)
     rig.write(DEVICE, 0xA0)
     assert [rig.read(offset) for offset in range(8)] == [0] * 8
 

@@ -96,6 +96,9 @@ class AcpiPm(PciFunction):
 
     # ---- the guest
 
+    def timer(self) -> int:
+        return self._ticks() & TIMER_MASK
+
     def read_register(self, offset: int) -> int:
         """A byte of the window."""
         if TIMER <= offset < TIMER + 4:
@@ -159,3 +162,9 @@ class PmRegisters(ByteRegisters):
 
     def write_byte(self, offset: int, value: int) -> None:
         self._owner.write_register(offset, value)
+
+    def read(self, offset: int, size: int) -> int:
+        """The timer is read as a whole: its bytes belong to one moment."""
+        if offset == TIMER and size == 4:
+            return self._owner.timer()
+        return super().read(offset, size)

@@ -16,7 +16,7 @@ DEVICE_RESET, DIAGNOSE = 0x08, 0x90
 class IdeChannel:
     """Stateful; its windows are ``command_block`` (8 ports) and ``control_block`` (1 port).
 
-    ``drives`` are filled in by the board before the first instruction; None is an empty place.
+    ``drives`` are put in by ``plug``; None is an empty place.
     """
 
     def __init__(self, name: str, interrupt: InterruptLine, bus_master: BusMaster) -> None:
@@ -31,7 +31,7 @@ class IdeChannel:
         self.reset()
 
     def reset(self) -> None:
-        self._selected = 0
+        self._select(0)
         self._control = 0
         self._pending = False  # INTRQ
         self._level = False
@@ -49,7 +49,7 @@ class IdeChannel:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._selected = state["selected"]
+        self._select(state["selected"])
         self._control = state["control"]
         self._pending = state["pending"]
         self._level = state["level"]
@@ -59,9 +59,15 @@ class IdeChannel:
 
     # the drives
 
-    @property
-    def selected_drive(self) -> IdeDrive | None:
-        return self.drives[self._selected]
+    def plug(self, unit: int, drive: IdeDrive | None) -> None:
+        """The board's, before the first instruction."""
+        self.drives[unit] = drive
+        self._select(self._selected)
+
+    def _select(self, unit: int) -> None:
+        self._selected = unit
+        #: the drive that answers, None for an empty place
+        self.active = self.drives[unit]
 
     def interrupt(self) -> None:
         self._pending = True
@@ -71,7 +77,7 @@ class IdeChannel:
     # the guest
 
     def read_register(self, offset: int, size: int) -> int:
-        drive = self.drives[self._selected]
+        drive = self.active
         if drive is None:
             return 0
         value = self._status(drive) if offset == STATUS else drive.read_register(offset, high_order=self._shows_old())
@@ -82,7 +88,7 @@ class IdeChannel:
 
     def write_register(self, offset: int, size: int, value: int) -> None:
         if offset == DATA:
-            drive = self.drives[self._selected]
+            drive = self.active
             if drive is not None:
                 drive.write_data(size, value)
             return
@@ -91,7 +97,7 @@ class IdeChannel:
             self._execute(value)
             return
         if offset == DEVICE:
-            self._selected = bool(value & DEVICE_SELECT)
+            self._select(int(bool(value & DEVICE_SELECT)))
             for drive in self.drives:
                 if drive is not None:
                     drive.device = value
@@ -101,7 +107,7 @@ class IdeChannel:
                 drive.write_register(offset, value)
 
     def alternate_status(self) -> int:
-        drive = self.drives[self._selected]
+        drive = self.active
         return 0 if drive is None else self._status(drive)
 
     def write_control(self, value: int) -> None:
@@ -111,7 +117,7 @@ class IdeChannel:
         if rising:
             self._pending = False
         if rising or falling:
-            self._selected = 0
+            self._select(0)
             for drive in self.drives:
                 if drive is not None:
                     drive.soft_reset()
@@ -125,11 +131,11 @@ class IdeChannel:
             for drive in self.drives:
                 if drive is not None:
                     drive.soft_reset()
-            self._selected = 0
+            self._select(0)
             if self.drives[0] is not None:
                 self.interrupt()
             return
-        drive = self.drives[self._selected]
+        drive = self.active
         if drive is None:
             return
         if command == DEVICE_RESET or not drive.status & BSY:
@@ -148,12 +154,12 @@ class IdeChannel:
             self._interrupt.set(level)
 
     def _bus_master_started(self) -> None:
-        drive = self.drives[self._selected]
+        drive = self.active
         if drive is not None:
             drive.bus_master_started()
 
     def _bus_master_stopped(self) -> None:
-        drive = self.drives[self._selected]
+        drive = self.active
         if drive is not None:
             drive.bus_master_stopped()
 
@@ -172,7 +178,7 @@ class _CommandBlock:
         if offset == DATA:
             if size == 8:
                 return self.read(DATA, 4) | self.read(DATA, 4) << 32
-            drive = self._channel.selected_drive
+            drive = self._channel.active
             return 0 if drive is None else drive.read_data(size)
         value = 0
         for index in range(min(size, self.window - offset)):

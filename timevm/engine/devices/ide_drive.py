@@ -32,6 +32,10 @@ class Phase(IntEnum):
     DMA_FROM_HOST = 5
 
 
+#: looked at for each word of a disk
+TO_HOST: Final = Phase.TO_HOST
+
+
 class Channel(Protocol):
     """What a drive needs of its cable."""
 
@@ -126,7 +130,7 @@ class IdeDrive:
         return shown[offset][high_order]
 
     def read_data(self, size: int) -> int:
-        if self.phase != Phase.TO_HOST:
+        if self.phase != TO_HOST:
             return 0
         position = self.position
         end = self.position = position + size

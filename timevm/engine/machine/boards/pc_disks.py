@@ -47,7 +47,7 @@ def _plug(ide: PiixIde, disk: Disk, channel: int, unit: int) -> None:
         raise _refusal(option, f"serial has at most {SERIAL_MOST} characters, model {MODEL_MOST}")
     cable = ide.channels[channel]
     kind = AtaDisk if option.driver == "ide-hd" else AtapiCdrom
-    cable.drives[unit] = kind(f"ide{channel}-{unit}", cable, disk.drive, DiskNames(serial, model))
+    cable.plug(unit, kind(f"ide{channel}-{unit}", cable, disk.drive, DiskNames(serial, model)))
 
 
 def _place_of(option: DeviceOption) -> tuple[int | None, int | None]:
