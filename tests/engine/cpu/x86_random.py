@@ -382,7 +382,7 @@ def main() -> None:
             if found:
                 bad += 1
                 print(f"{mode} seed {seed} {sizes}: {found}", flush=True)
-        found = faults_are_clean(bench, seed)
+        found = faults_are_clean(bench, seed) if seed % 20 == 0 else ""
         if found:
             bad += 1
             print(f"{mode} seed {seed}: {found}", flush=True)
