@@ -145,6 +145,21 @@ def test_a_failure_is_announced_told_to_the_guest_and_reproduced() -> None:
     assert replay.completed == live.completed
 
 
+def test_the_user_hears_of_failures_but_not_of_each(caplog: pytest.LogCaptureFixture) -> None:
+    node, layer = image()
+    ledger = Ledger(layer, EagerWorker())
+    node.refuse = lambda kind, offset, length: True
+    for _ in range(120):
+        ledger.drive.read(0, 512)
+    ledger.deliver_all()
+    assert ledger.completed == [(number, None) for number in range(120)]
+    assert len(caplog.messages) == 5
+    assert caplog.messages[0] == (
+        "request 0 of the disk 'disk0' (read of 512 bytes at 0) failed, the guest was told: no read today"
+    )
+    assert "failed (100 so far), the guest" in caplog.messages[-1]
+
+
 def test_a_replay_that_cannot_do_what_was_done_says_so() -> None:
     node = MemoryNode(SIZE)
     node.refuse = lambda kind, offset, length: True

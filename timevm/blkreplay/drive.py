@@ -95,6 +95,7 @@ class Drive:
         self._in_flight: dict[int, _Request] = {}
         self._going_on = threading.Lock()  # once `restore` has it nothing of before is announced any more
         self._bytes = 0  # of the requests in flight
+        self._told = 0  # failures
         self._unannounced = False  # requests in flight came from a snapshot
 
     def connect(self, expect: Callable[[], None], announce: Callable[[int, bool], None]) -> None:
@@ -185,7 +186,7 @@ class Drive:
         error = self._wait(number, request)
         self._count(request, error)
         if failed:
-            _log.warning("%s failed, the guest was told: %s", self._describe(number, request), error or "as recorded")
+            self._tell(number, request, error)
             self.completed(number, None)
         elif error is not None:
             raise HostError(
@@ -193,6 +194,14 @@ class Drive:
             ) from error
         else:
             self.completed(number, request.result.result())
+
+    def _tell(self, number: int, request: _Request, error: TimevmError | None) -> None:
+        """The user, of a failure; of many the first few, then one in each ten times as many."""
+        self._told += 1
+        if self._told <= 3 or str(self._told).strip("0") == "1":
+            more = "" if self._told <= 3 else f" ({self._told} so far)"
+            what = self._describe(number, request)
+            _log.warning("%s failed%s, the guest was told: %s", what, more, error or "as it was recorded")
 
     def drain(self) -> None:
         """Everything that was asked for is carried out (not completed) when this returns.  Raises HostError: hangs."""

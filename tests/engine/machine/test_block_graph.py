@@ -121,6 +121,18 @@ def disk_on(name: str) -> DeviceOption:
             "invalid cache option 'maybe'",
         ),
         (
+            MachineSpec(blockdevs=(Blockdev("qcow2", "q", (("file.filename", "a"), ("raed-only", "on"))),)),
+            "-blockdev driver=qcow2,node-name=q,raed-only=on: Parameter 'raed-only' is unexpected",
+        ),
+        (
+            MachineSpec(blockdevs=(Blockdev("raw", "r", (("file.filename", "a"), ("offset", "512"))),)),
+            "Parameter 'offset' is unexpected",
+        ),
+        (
+            MachineSpec(blockdevs=(Blockdev("raw", "r", (("file.driver", "nbd"),)),)),
+            "images are files only",
+        ),
+        (
             MachineSpec(blockdevs=(Blockdev("null-co", "n", (("size", "big"),)),)),
             "Parameter 'size' expects a size",
         ),

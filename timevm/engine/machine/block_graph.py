@@ -17,6 +17,21 @@ BLOCK_DEVICES = ("virtio-blk-device", "virtio-blk-pci", "ide-hd", "ide-cd")
 DEFAULT_NULL_SIZE = 1 << 30
 #: values of ``cache=`` for which the guest sees no write cache; and for which nothing is ever synchronised
 WRITE_THROUGH, UNSAFE = ("writethrough", "directsync"), ("unsafe",)
+#: keys of ``-blockdev`` by driver; those without effect here are taken as in QEMU
+_COMMON = ("read-only", "auto-read-only", "discard", "detect-zeroes", "force-share", "cache.direct", "cache.no-flush")
+_FILE = ("filename", "locking", "aio", "drop-cache", "x-check-cache-dropped")
+_FORMAT = ("file", *(f"file.{key}" for key in ("driver", "node-name", *_COMMON, *_FILE)))
+_QCOW2 = (
+    "lazy-refcounts", "pass-discard-request", "pass-discard-snapshot", "pass-discard-other", "overlap-check",
+    "cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size", "cache-clean-interval",
+)  # fmt: skip
+KEYS: dict[str, tuple[str, ...]] = {
+    "file": (*_COMMON, *_FILE),
+    "raw": (*_COMMON, *_FORMAT),
+    "qcow2": (*_COMMON, *_FORMAT, *_QCOW2),
+    "null-co": (*_COMMON, "size", "latency-ns", "read-zeroes"),
+    "blkreplay": (*_COMMON, "image"),
+}
 CACHES = ("none", "writeback", *WRITE_THROUGH, *UNSAFE)
 
 
@@ -100,6 +115,7 @@ class _Graph:
             if drive.driver != "blkreplay":
                 self.images[name] = _image_of_drive(name, drive)
         for name, blockdev in self._blockdevs.items():
+            _check_keys(blockdev)
             if blockdev.driver != "blkreplay" and name not in inner:
                 self.images[name] = self._image_of_blockdev(blockdev)
 
@@ -148,6 +164,17 @@ class _Graph:
         if file is None or file.driver != "file":
             raise UserError(f"{shown},file={name}: Cannot find device='{name}' nor node-name='{name}'")
         return self._path_of(f"-blockdev driver=file,node-name={name}", file)
+
+
+def _check_keys(blockdev: Blockdev) -> None:
+    for key, value in blockdev.properties:
+        if key not in KEYS.get(blockdev.driver, (key,)):
+            raise UserError(
+                f"-blockdev driver={blockdev.driver},node-name={blockdev.node_name},{key}={value}: "
+                f"Parameter '{key}' is unexpected"
+            )
+        if key == "file.driver" and value != "file":
+            raise UserError(f"-blockdev node-name={blockdev.node_name},{key}={value}: images are files only")
 
 
 def _automatic_name(drive: Drive, number: int) -> str:
