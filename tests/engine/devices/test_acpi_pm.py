@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.devices.conformance import Step, check_state_round_trip, steps
@@ -60,6 +60,7 @@ PM_STEPS = steps(
 )
 
 
+@settings(deadline=None)
 @given(PM_STEPS, PM_STEPS)
 def test_conformance(before: list[Step], after: list[Step]) -> None:
     check_state_round_trip(PmRig, before, after)

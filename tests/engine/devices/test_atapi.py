@@ -97,6 +97,7 @@ def test_conformance(before: list[Step], after: list[Step]) -> None:
     check_state_round_trip(CdRig, before, after)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(PACKETS), st.binary(min_size=11, max_size=11), st.integers(1, 1 << 20))
 def test_any_packet_has_an_answer(opcode: int, rest: bytes, blocks: int) -> None:
     answer = interpret(bytes((opcode,)) + rest, blocks, Sense(0, 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.devices.conformance import Step, check_state_round_trip, steps
@@ -54,6 +54,7 @@ BASE_SWAPPED = int.from_bytes(RAM_BASE.to_bytes(4, "big"), "little")
 CFG_STEPS = steps([0, 1, 4], st.one_of(st.integers(0, 0x30), st.just(BASE_SWAPPED), st.integers(0, 0xFFFFFFFF)))
 
 
+@settings(deadline=None)
 @given(CFG_STEPS, CFG_STEPS)
 def test_conformance(before: list[Step], after: list[Step]) -> None:
     check_state_round_trip(CfgRig, before, after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.devices.conformance import Step, check_state_round_trip, steps
@@ -52,11 +52,13 @@ class KeyboardRig:
 KEYBOARD_STEPS = steps([0], st.integers(0, 255))
 
 
+@settings(deadline=None)
 @given(KEYBOARD_STEPS, KEYBOARD_STEPS)
 def test_conformance(before: list[Step], after: list[Step]) -> None:
     check_state_round_trip(KeyboardRig, before, after)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 255), max_size=30))
 def test_the_keyboard_answers_every_byte(sent: list[int]) -> None:
     keyboard = Ps2Keyboard()

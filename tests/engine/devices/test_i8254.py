@@ -57,6 +57,7 @@ class TimerRig:
 TIMER_STEPS = steps([0, 1, 2, 3], st.one_of(st.integers(0, 255), st.sampled_from([0x34, 0x36, 0x30, 0x38, 0xB6, 0xE2])))
 
 
+@settings(deadline=None)
 @given(TIMER_STEPS, TIMER_STEPS)
 def test_conformance(before: list[Step], after: list[Step]) -> None:
     check_state_round_trip(TimerRig, before, after)
@@ -156,6 +157,7 @@ def test_output_agrees_with_a_counter_that_ticks(mode: int, moves: list[tuple[st
         assert counter.output(tick) == model.out
 
 
+@settings(deadline=None)
 @given(st.sampled_from([2, 3]), st.integers(2, 0xFFFF), st.integers(0, 5))
 def test_periodic_interrupts_keep_their_rate(mode: int, count: int, shift: int) -> None:
     rig = TimerRig()
@@ -197,6 +199,7 @@ def test_mode_0_goes_low_at_once_and_high_at_the_end() -> None:
     assert rig.wire.level
 
 
+@settings(deadline=None)
 @given(st.integers(1, 0xFFFF), st.integers(0, 70_000))
 def test_latched_count(count: int, waited: int) -> None:
     rig = TimerRig()

@@ -50,6 +50,7 @@ class PairRig:
 PAIR_STEPS = steps([0, 1], st.one_of(st.integers(0, 255), st.sampled_from([0x11, 0x20, 0x60, 0x0B, 0x0C, 0x68])))
 
 
+@settings(deadline=None)
 @given(PAIR_STEPS, PAIR_STEPS)
 def test_conformance(before: list[Step], after: list[Step]) -> None:
     check_state_round_trip(PairRig, before, after)

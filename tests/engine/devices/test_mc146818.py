@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.devices.conformance import Step, check_state_round_trip, steps
@@ -72,6 +72,7 @@ CLOCK_STEPS = steps(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(CLOCK_STEPS, CLOCK_STEPS)
 def test_conformance(before: list[Step], after: list[Step]) -> None:
     check_state_round_trip(ClockRig, before, after)
@@ -81,6 +82,7 @@ FORMATS = st.builds(Format, st.booleans(), st.booleans())
 TIMES = st.integers(-60_000_000_000, 250_000_000_000)
 
 
+@settings(deadline=None)
 @given(TIMES, FORMATS)
 def test_calendar_agrees_with_datetime(seconds: int, form: Format) -> None:
     shown = time_bytes(seconds, form)
@@ -94,6 +96,7 @@ def test_calendar_agrees_with_datetime(seconds: int, form: Format) -> None:
         assert digits == f"{when.year:04}-{when:%m-%d %H:%M:%S}"
 
 
+@settings(deadline=None)
 @given(FORMATS, st.integers(0, 23))
 def test_hours(form: Format, hour: int) -> None:
     assert form.decode_hour(form.encode_hour(hour)) == hour
@@ -102,12 +105,14 @@ def test_hours(form: Format, hour: int) -> None:
         assert form.encode_hour(0) == twelve and form.encode_hour(12) == twelve | 0x80
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=128, max_size=128), FORMATS)
 def test_any_bytes_are_some_time(stored: bytes, form: Format) -> None:
     time_bytes(seconds_of(stored, form), form)
     next_alarm(seconds_of(stored, form), stored, form)
 
 
+@settings(deadline=None)
 @given(
     st.integers(BASE, BASE + 200_000),
     st.one_of(st.integers(0, 23), st.just(0xC0)),
@@ -205,6 +210,7 @@ def test_flags_come_without_interrupts_enabled() -> None:
     assert not rig.wire.calls
 
 
+@settings(deadline=None)
 @given(st.integers(1, 15))
 def test_periodic_interrupt_rates(rate: int) -> None:
     rig = ClockRig()

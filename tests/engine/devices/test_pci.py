@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.devices.conformance import Step, check_state_round_trip, steps
@@ -114,6 +114,7 @@ PCI_STEPS = steps(
 )
 
 
+@settings(deadline=None)
 @given(PCI_STEPS, PCI_STEPS)
 def test_conformance(before: list[Step], after: list[Step]) -> None:
     check_state_round_trip(BusRig, before, after)

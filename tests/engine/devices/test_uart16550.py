@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.devices.conformance import Step, check_state_round_trip, steps
@@ -61,11 +61,13 @@ class UartRig:
 UART_STEPS = steps(range(8), st.integers(0, 255))
 
 
+@settings(deadline=None)
 @given(UART_STEPS, UART_STEPS)
 def test_conformance(before: list[Step], after: list[Step]) -> None:
     check_state_round_trip(UartRig, before, after)
 
 
+@settings(deadline=None)
 @given(UART_STEPS)
 def test_fast_path_properties_are_true(todo: list[Step]) -> None:
     """LSR as published is LSR as read, ``changed`` says so in time, and a quiet write changes no state and no line."""
@@ -95,6 +97,7 @@ def test_fast_path_properties_are_true(todo: list[Step]) -> None:
             assert rig.log[calls:] == [b"A"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=20), st.integers(1, 20)), max_size=30), st.booleans())
 def test_nothing_is_lost_within_capacity(todo: list[bytes | int], fifo: bool) -> None:
     rig = UartRig()

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.peers import need
@@ -123,6 +123,7 @@ def test_iasl_reads_the_tables_and_compiles_them_again(tmp_path: Path) -> None:
             assert "PM1A Control Block Address : 00000604" in text
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 27))
 def test_package_lengths(size: int) -> None:
     encoded = aml.package_length(size)
@@ -132,6 +133,7 @@ def test_package_lengths(size: int) -> None:
     assert value == size + len(encoded)
 
 
+@settings(deadline=None)
 @given(st.integers(0, (1 << 64) - 1))
 def test_integers(value: int) -> None:
     encoded = aml.integer(value)
