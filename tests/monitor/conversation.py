@@ -42,16 +42,26 @@ def qmp(command: str, events: Sequence[str] = (), /, **arguments: Any) -> Send:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """``arguments`` of ``-system-aarch64`` besides the QMP socket; ``files`` are made first (name → kind)."""
+    """``arguments`` of ``-system-ARCHITECTURE`` besides the QMP socket; ``files`` are made first (name → kind)."""
 
     steps: tuple[Send, ...]
     arguments: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     #: an earlier run that records what this one replays
     before: tuple[str, ...] = ()
+    architecture: str = "aarch64"
+
+    @property
+    def guest(self) -> tuple[str, ...]:
+        return _GUESTS[self.architecture]
 
 
-GUEST = ("-M", "virt", "-m", "16", "-cpu", "cortex-a57", "-nodefaults", "-display", "none", "-kernel", "irq.elf")
+_BARE = ("-m", "16", "-nodefaults", "-display", "none")
+_GUESTS = {
+    "aarch64": ("-M", "virt", "-cpu", "cortex-a57", *_BARE, "-kernel", "irq.elf"),
+    "x86_64": ("-M", "pc", *_BARE),
+    "i386": ("-M", "pc", *_BARE),
+}
 
 
 @dataclass
@@ -71,7 +81,7 @@ def prepare(scenario: Scenario, program: Sequence[str], folder: Path) -> None:
                 ["qemu-img", "create", "-q", "-f", "qcow2", str(folder / name), "4M"], check=True, timeout=DEADLINE
             )
     if scenario.before:
-        _record([*program, *GUEST, *scenario.before], folder)
+        _record([*program, *scenario.guest, *scenario.before], folder)
 
 
 def _record(command: Sequence[str], folder: Path) -> None:
@@ -95,7 +105,7 @@ def converse(scenario: Scenario, program: Sequence[str], folder: Path) -> Heard:
     """Run ``program`` in ``folder`` and have the conversation."""
     prepare(scenario, program, folder)
     process = subprocess.Popen(
-        [*program, *GUEST, *scenario.arguments, "-qmp", "unix:qmp,server=on,wait=off"],
+        [*program, *scenario.guest, *scenario.arguments, "-qmp", "unix:qmp,server=on,wait=off"],
         cwd=folder,
         stdin=subprocess.DEVNULL,
     )

@@ -23,7 +23,7 @@ SCHEMA = FOLDER.parents[1] / "qmp_schema" / "qemu-7.2-schema.json"
 
 def record(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        heard = converse(SCENARIOS[name], [need("qemu-system-aarch64")], Path(folder))
+        heard = converse(SCENARIOS[name], [need(f"qemu-system-{SCENARIOS[name].architecture}")], Path(folder))
     steps = [
         {"sent": step.data, "replies": steady(replies)}
         for step, replies in zip(SCENARIOS[name].steps, heard.replies, strict=True)

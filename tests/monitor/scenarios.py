@@ -335,4 +335,26 @@ SCENARIOS: dict[str, Scenario] = {
         ("-S", *_DISK, "-icount", "shift=3"),
         files=(("disk.qcow2", "qcow2"),),
     ),
+    **{
+        f"pc-{architecture}": Scenario(
+            (
+                _N,
+                qmp("query-cpus-fast"),
+                hmp("info registers"),
+                hmp("info cpus"),
+                hmp("xp/i 0xfffffff0"),
+                hmp("x/6i 0xffffe05b"),
+                hmp("xp/4xb 0xfffffff0"),
+                hmp("print $eip"),
+                hmp("print $pc"),
+                hmp("print $eax"),
+                hmp("print $nonsense"),
+                hmp("system_powerdown", "POWERDOWN"),
+                qmp("query-status"),
+            ),
+            ("-S",),
+            architecture=architecture,
+        )
+        for architecture in ("x86_64", "i386")
+    },
 }

@@ -31,7 +31,8 @@ def expected(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_timevm_says_what_qemu_said(name: str, tmp_path: Path) -> None:
     transcript = expected(name)
-    heard = converse(SCENARIOS[name], command([]), tmp_path)
+    scenario = SCENARIOS[name]
+    heard = converse(scenario, command([], f"main_system_{scenario.architecture}"), tmp_path)
     assert heard.greeting["QMP"]["capabilities"] == transcript["greeting"]["QMP"]["capabilities"]
     assert heard.greeting["QMP"]["version"]["qemu"].keys() == transcript["greeting"]["QMP"]["version"]["qemu"].keys()
     for step, replies in zip(transcript["steps"], heard.replies, strict=True):

@@ -161,11 +161,11 @@ def test_registers_with_float() -> None:
     values = {f"x{number}": 0 for number in range(31)} | {"sp": 0, "pc": 0x40100038, "cpsr": 0x600003C5}
     values |= {f"v{number}": 0 for number in range(32)} | {"fpcr": 0, "fpsr": 0, "CPACR_EL1": 3 << 20}
     values["v31"] = 0xC004 << 48
-    text = render_registers(values)
+    text = render_registers(values, "aarch64")
     assert text.startswith(" PC=0000000040100038 X00=0000000000000000 X01=0000000000000000\nX02=")
     assert "PSTATE=600003c5 -ZC- EL1h     FPCR=00000000 FPSR=00000000\nQ00=" in text
     assert text.endswith("Q30=0000000000000000:0000000000000000 Q31=0000000000000000:c004000000000000\n")
-    assert render_registers(values | {"CPACR_EL1": 0}).endswith("EL1h    FPU disabled\n")
+    assert render_registers(values | {"CPACR_EL1": 0}, "aarch64").endswith("EL1h    FPU disabled\n")
 
 
 async def test_help_knows_every_command_and_says_examples() -> None:

@@ -26,6 +26,8 @@ PLACES: dict[str, tuple[int, int, str]] = {
         for name, offset in (("gdt", private.GDT), ("idt", private.IDT), ("ldt", private.LDT), ("tr", private.TR))
         for part, at, bits in (("base", 8, 64), ("limit", 16, 32))
     },
+    "ldt_flags": (private.LDT + 20, 32, "system"),
+    "tr_flags": (private.TR + 20, 32, "system"),
     "ldt": (private.LDT, 16, "system"),
     "tr": (private.TR, 16, "system"),
     "cr2": (private.CONTROL + 16, 64, "system"),

@@ -44,7 +44,12 @@ async def query_cpus_fast(context: MonitorContext, arguments: Empty) -> list[Cpu
             cpu_index=0,
             qom_path="/machine/unattached/device[0]",
             thread_id=thread,
-            props=CpuInstanceProperties(socket_id=0, cluster_id=0, core_id=0, thread_id=0),
+            props=CpuInstanceProperties(
+                socket_id=0,
+                cluster_id=0 if context.vm.architecture == "aarch64" else None,
+                core_id=0,
+                thread_id=0,
+            ),
             target=SysEmuTarget(context.vm.architecture),
         )
     ]

@@ -60,7 +60,7 @@ async def info_registers(call: Call) -> str:
     if index != 0:
         return f"CPU#{index} not available\n"
     values = await call.context.vm.inspect(read_registers)
-    return f"\nCPU#0\n{render_registers(values)}"
+    return f"\nCPU#0\n{render_registers(values, call.context.vm.architecture)}"
 
 
 async def info_mtree(call: Call) -> str:

@@ -8,7 +8,7 @@ from timevm.monitor.hmp.actions import ACTIONS
 from timevm.monitor.hmp.errors import HmpError, ParameterError, UnknownCommand
 from timevm.monitor.hmp.information import INFORMATION
 from timevm.monitor.hmp.parameters import Kind, Parameter, parse_parameters
-from timevm.monitor.hmp.registers import read_registers
+from timevm.monitor.hmp.registers import registers_by_any_name
 from timevm.monitor.hmp.table import Call, HmpCommand, HmpState, find
 
 
@@ -86,7 +86,7 @@ def split_command(line: str) -> tuple[HmpCommand, str, str, str]:
 async def execute_line(line: str, context: MonitorContext, state: HmpState) -> str:
     """What the line prints.  Raises HmpError with the text to print."""
     command, typed, title, rest = split_command(line)
-    registers = await context.vm.inspect(read_registers) if "$" in rest else {}
+    registers = await context.vm.inspect(registers_by_any_name) if "$" in rest else {}
     try:
         values = parse_parameters(rest, command.parameters, title, registers, state.formats)
     except ParameterError as wrong:

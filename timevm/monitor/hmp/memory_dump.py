@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import capstone
 
-from timevm.engine.control.port import VmPort
+from timevm.engine.control.port import MachinePort, VmPort
 from timevm.monitor.hmp.errors import HmpError
 from timevm.monitor.hmp.expression import signed
 from timevm.monitor.hmp.parameters import Format
@@ -23,6 +23,10 @@ def character(value: int) -> str:
     if value in _CHARACTERS:
         return f"'{_CHARACTERS[value]}'"
     return f"'{chr(value)}'" if 32 <= value <= 126 else f"'\\x{value:02x}'"
+
+
+#: EFER.LMA; of the code segment: 64 bits, 32 bits
+_LONG_ACTIVE, _LONG, _BIG = 1 << 10, 1 << 21, 1 << 22
 
 
 async def _read(vm: VmPort, address: int, size: int, *, physical: bool) -> bytes:
@@ -82,23 +86,26 @@ def print_value(value: int, form: str) -> str:
             return str(signed(value))
 
 
-def disassembler(architecture: str) -> capstone.Cs | None:
-    """Capstone for a guest, None if it does not know it."""
-    match architecture:
-        case "aarch64":
-            return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
-        case "x86_64":
-            return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-        case "i386":
-            return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
-        case "riscv64":
-            return capstone.Cs(capstone.CS_ARCH_RISCV, capstone.CS_MODE_RISCV64 | capstone.CS_MODE_RISCVC)
-    return None
+def disassembler(architecture: str, machine: MachinePort) -> capstone.Cs | None:
+    """Capstone for what the CPU executes now, None if it does not know it.  Runs on the CPU thread."""
+    if architecture == "aarch64":
+        return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
+    if architecture not in ("x86_64", "i386"):
+        return None
+    flags = machine.read_register("cs_flags")
+    if machine.read_register("efer") & _LONG_ACTIVE and flags & _LONG:
+        mode = capstone.CS_MODE_64
+    else:
+        mode = capstone.CS_MODE_32 if flags & _BIG else capstone.CS_MODE_16
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, mode)
+    decoder.syntax = capstone.CS_OPT_SYNTAX_ATT  # as QEMU's
+    return decoder
 
 
 async def disassemble(vm: VmPort, address: int, count: int, *, physical: bool) -> str:
     """``count`` instructions of a fixed width of 4 bytes, or as long as the architecture makes them."""
-    decoder = disassembler(vm.architecture)
+    architecture = vm.architecture
+    decoder = await vm.inspect(lambda machine: disassembler(architecture, machine))
     if decoder is None:
         raise HmpError(f"no disassembler for {vm.architecture}")
     fixed = vm.architecture == "aarch64"
@@ -109,12 +116,12 @@ async def disassemble(vm: VmPort, address: int, count: int, *, physical: bool) -
         window = data[offset : offset + (4 if fixed else 16)]
         here = (address + offset) & _MASK
         if not window or (fixed and len(window) < 4):
-            lines.append(f"{here:#010x}:  Cannot access memory")
+            lines.append(f"{here:#010x}: unable to read memory")
             break
         found = next(decoder.disasm(window, here, 1), None)
         length = found.size if found is not None else 4 if fixed else 1
         code = window[:length]
-        shown = f"{int.from_bytes(code, 'little'):08x}" if fixed else " ".join(f"{byte:02x}" for byte in code).ljust(24)
+        shown = f"{int.from_bytes(code, 'little'):08x}" if fixed else " ".join(f"{byte:02x}" for byte in code).ljust(23)
         if found is None:
             text = f"{'.byte':<8} " + ", ".join(f"0x{byte:02x}" for byte in code)
         else:

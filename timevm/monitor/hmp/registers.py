@@ -1,10 +1,11 @@
-"""``info registers``: AArch64 in QEMU's layout; other architectures as a list."""
+"""``info registers`` in QEMU's layout."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from timevm.engine.control.port import MachinePort
+from timevm.monitor.hmp.registers_x86 import render_x86
 
 #: PSTATE.M[3:0] with SPSel
 _NEGATIVE, _ZERO, _CARRY, _OVERFLOW = 1 << 31, 1 << 30, 1 << 29, 1 << 28
@@ -12,6 +13,8 @@ _CURRENT_EL_SHIFT = 2
 _SP_SELECT = 1
 #: CPACR_EL1.FPEN: no trap at EL1 (and EL0)
 _FPEN_SHIFT = 20
+#: of x86, with a 32-bit name
+_WIDE = frozenset({"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "rip"})
 
 
 def read_registers(machine: MachinePort) -> dict[str, int]:
@@ -19,10 +22,21 @@ def read_registers(machine: MachinePort) -> dict[str, int]:
     return {register.name: machine.read_register(register.name) for register in machine.registers}
 
 
-def render_registers(values: Mapping[str, int]) -> str:
-    """One CPU's registers; the layout of QEMU's ``aarch64_cpu_dump_state`` if they are AArch64's."""
+def registers_by_any_name(machine: MachinePort) -> dict[str, int]:
+    """Also by the names that expressions know besides: ``pc``, ``eax``.  Runs on the CPU thread."""
+    values = read_registers(machine)
+    if "rip" in values:
+        values |= {f"e{name[1:]}": value & 0xFFFF_FFFF for name, value in values.items() if name in _WIDE}
+        values["pc"] = values["cs_base"] + values["rip"]
+    return values
+
+
+def render_registers(values: Mapping[str, int], architecture: str) -> str:
+    """One CPU's registers in QEMU's layout (``aarch64_cpu_dump_state``, ``x86_cpu_dump_state``), others as a list."""
     if "cpsr" in values and "x30" in values:
         return _aarch64(values)
+    if "cs_flags" in values and "rip" in values:
+        return render_x86(values, wide_target=architecture != "i386")
     width = max(map(len, values))
     return "".join(f"{name:<{width}} {value:016x}\n" for name, value in values.items())
 
