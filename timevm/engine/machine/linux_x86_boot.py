@@ -72,8 +72,8 @@ def place_linux(
         start, size = max(preferred, HIGH), max(needed, len(code))
     if start + size > ram_end:
         raise UserError(
-            f"{kernel.title} '{kernel.path}' does not fit into RAM: it needs {size >> 20} MiB from {start >> 20} MiB on, "
-            f"RAM ends at {ram_end >> 20} MiB. Give the machine more with -m"
+            f"{kernel.title} '{kernel.path}' does not fit into RAM: it needs {start >> 20} to "
+            f"{start + size >> 20} MiB, RAM ends at {ram_end >> 20} MiB. Give the machine more with -m"
         )
     limit = struct.unpack_from("<I", data, 0x238)[0] or OLD_COMMAND_LINE_LIMIT
     text = command_line.encode() + b"\0"
