@@ -10,7 +10,8 @@ from timevm.monitor.hmp.errors import HmpError
 from timevm.monitor.hmp.memory_dump import disassemble, dump_memory, print_value
 from timevm.monitor.hmp.parameters import Kind, Parameter
 from timevm.monitor.hmp.table import Call, HmpCommand
-from timevm.qmp_schema.extension import TimevmStopped, TimevmStopReason
+from timevm.monitor.hmp.timeline_picture import ASCII, UNICODE, WIDTH, Moment, draw
+from timevm.qmp_schema.extension import TimevmStopped, TimevmStopReason, TimevmTimeline
 
 _ADDRESS = Parameter("address", Kind.EXPRESSION)
 _MEMORY_FORMAT = Parameter("format", Kind.FORMAT)
@@ -173,9 +174,28 @@ async def find(call: Call) -> str:
     return f"{await _where(call, stopped)}replay_seek {stopped.icount} goes there\n"
 
 
+async def _picture(call: Call, line: TimevmTimeline) -> str:
+    """Nothing where there is no recording.  A client of plain lines gets plain characters."""
+    known = {mark.kind: mark.icount for mark in line.marks}
+    if "start" not in known:
+        return ""
+    checkpoints = (await _execute(call, "x-timevm-query-checkpoints")).checkpoints
+    columns = call.state.columns
+    rows = draw(
+        (known["start"], known.get("end", line.icount)),
+        line.icount,
+        [Moment(mark.icount, mark.name or mark.kind) for mark in line.marks if mark.kind not in ("start", "end")],
+        [checkpoint.icount for checkpoint in checkpoints],
+        WIDTH if columns is None else max(20, columns - 2),
+        ASCII if columns is None else UNICODE,
+    )
+    return "".join(f"{row}\n" for row in rows)
+
+
 async def timeline(call: Call) -> str:
     line = await _execute(call, "x-timevm-timeline")
     text = f"{line.status.value} at instruction {line.icount}, virtual time {line.virtual_time_ns / 1e9:.9f} s\n"
+    text += await _picture(call, line)
     for mark in line.marks:
         arrow = "->" if mark.kind == "now" else "  "
         text += f"{arrow} {mark.icount:>20} {mark.kind}{f' {mark.name}' if mark.name else ''}\n"

@@ -187,6 +187,7 @@ class Console:
 
     async def _execute(self, line: str) -> None:
         self._state.history.append(line)
+        self._state.columns = self._terminal.columns
         self._running = True
         with self._context.vm.subscribe() as events:
             progress = asyncio.get_running_loop().create_task(self._progress(events), name="console progress")

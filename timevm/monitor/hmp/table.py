@@ -12,11 +12,12 @@ from timevm.monitor.hmp.parameters import FormatMemory, Parameter
 
 @dataclass(slots=True)
 class HmpState:
-    """What one session remembers from line to line."""
+    """What one session remembers from line to line.  ``columns``: of its terminal, None for a client of plain lines."""
 
     formats: FormatMemory = field(default_factory=FormatMemory)
     history: list[str] = field(default_factory=list)
     greeted: bool = False
+    columns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
