@@ -29,7 +29,7 @@ def test_plain_characters() -> None:
     rows = draw((0, 100), 50, [Moment(50, "here"), Moment(90, "b")], (0, 20, 80), width=40, symbols=ASCII)
     assert rows == [
         "0                                    100",
-        "+======+===========#-----------+---o----",
+        "+======+===========@-----------+---o----",
         "                   |               `- b",
         "                   `- here",
     ]
@@ -75,11 +75,11 @@ async def test_the_command() -> None:
     context = MonitorContext(vm)
     plain = await run_hmp_line("timeline", context)
     assert plain.isascii() and max(len(line) for line in plain.splitlines()) == 78
-    assert "=#-" in plain and "+- half\n" in plain and "`- now\n" in plain
+    assert "=@-" in plain and "+- half\n" in plain and "`- now\n" in plain
     assert "                 1000 end\n" in plain, "and the exact numbers"
     drawn = await run_hmp_line("timeline", context, HmpState(columns=120))
     assert "━◆─" in drawn and "╰─ now\n" in drawn and max(len(line) for line in drawn.splitlines()) == 118
 
 
 async def test_no_picture_without_a_recording() -> None:
-    assert "#" not in await run_hmp_line("timeline", MonitorContext(ToyVm()))
+    assert "@" not in await run_hmp_line("timeline", MonitorContext(ToyVm()))

@@ -46,7 +46,7 @@ class Symbols:
 
 UNICODE = Symbols("━", "─", "┻", "┴", "●", "◆", "│", ("╰", "╯"), ("├", "┤"), "─")
 #: for clients of which nothing is known
-ASCII = Symbols("=", "-", "+", "+", "o", "#", "|", ("`", "'"), ("+", "+"), "-")
+ASCII = Symbols("=", "-", "+", "+", "o", "@", "|", ("`", "'"), ("+", "+"), "-")
 
 
 def draw(
