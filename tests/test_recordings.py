@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import resource
@@ -14,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.daemon import command, irq_guest
+from tests.daemon import command, irq_guest, qmp, running, status
 from tests.linux.harness import Terminal, bare_guest, build
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.outcome import RunEnd
@@ -359,3 +361,31 @@ def test_the_program_replays_a_damaged_recording_in_words(sample: Sample, tmp_pa
     assert sample.console.startswith(done.stdout) and len(done.stdout) > 100
     assert "is damaged: it replays up to instruction" in errors and "Traceback" not in errors
     assert len(errors.splitlines()) == 1
+
+
+async def test_under_a_monitor_the_program_pauses_at_the_damage_and_goes_back(sample: Sample, tmp_path: Path) -> None:
+    data = bytearray(sample.data)
+    data[sample.frames[-4] + 40] ^= 1
+    (tmp_path / "x.rr").write_bytes(data)
+    arguments = [*irq_guest(), "-icount", "shift=3,rr=replay,rrfile=x.rr", "-serial", "stdio", "-S"]
+    async with (
+        running([*arguments, "-qmp", "unix:qmp,server,nowait"], tmp_path) as daemon,
+        qmp(daemon, tmp_path / "qmp") as client,
+    ):
+        with client.listener("STOP") as stops:
+            await client.execute("cont")
+            await asyncio.wait_for(stops.get(), PATIENCE)
+            await status(client, "paused")
+            ended: Any = await client.execute("query-replay")
+            assert sample.console.startswith(daemon.output) and len(daemon.output) > 100
+            assert f"is damaged: it replays up to instruction {ended['icount']}" in daemon.errors
+            await client.execute("replay-seek", {"icount": 1000})
+            await asyncio.wait_for(stops.get(), PATIENCE)
+            assert (await client.execute("query-replay"))["icount"] == 1000  # type: ignore[index]
+            await client.execute("cont")
+            await asyncio.wait_for(stops.get(), PATIENCE)
+        assert await client.execute("query-replay") == ended
+        assert sample.console.startswith(daemon.output), "each byte once"
+        await client.execute("quit")
+        assert await daemon.ends() == 0
+        assert "Traceback" not in daemon.errors
