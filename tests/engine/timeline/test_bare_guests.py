@@ -23,6 +23,12 @@ from timevm.engine.snapshot.position import Position
 RECORDING: dict[str, tuple[MachineSpec, Outcome]] = {}
 
 
+@pytest.fixture(autouse=True)
+def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What code ran is remembered of short stretches too, and reverse runs skip what they may."""
+    monkeypatch.setattr("timevm.engine.timeline.quiet_times.WORTH", 100)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MachineSpec, Outcome]]:
     RECORDING["irq"] = record_typing(tmp_path_factory.mktemp("irq") / "irq.rr")

@@ -19,6 +19,7 @@ from timevm.engine.cpu import aarch64_private as private
 from timevm.engine.cpu import native, psci, unicorn_library
 from timevm.engine.cpu.aarch64_registers import REGISTERS, SYSTEM_BY_NAME, UNICORN_NUMBER, SystemRegister
 from timevm.engine.cpu.base import MmioHandler, Stop, StopKind
+from timevm.engine.cpu.code_trace import CodeTrace
 from timevm.engine.cpu.unicorn_cpu import TOP, UnicornCpu, UnicornWindow, no_output
 from timevm.errors import GuestError, UserError
 
@@ -108,6 +109,7 @@ class Aarch64Cpu(UnicornCpu):
         self._ram_offset = unicorn_library.function("qemu_ram_addr_from_host_aarch64", c_uint64, c_void_p, c_uint64)
         self._context_size = self._measure_context()
         self._breakpoint_hooks: dict[int, int] = {}
+        self._trace: CodeTrace | None = None
         self._flat_translation = flat_translation
         self._make_native(cpu_state, time_shift, seed)
         if not exit_checks:
@@ -335,6 +337,12 @@ class Aarch64Cpu(UnicornCpu):
                 self._breakpoint_hooks[address] = self._hook(
                     const.UC_HOOK_CODE, "timevm_breakpoint", begin=address, end=address
                 )
+
+    def trace_code(self) -> CodeTrace:
+        if self._trace is None:
+            self._trace = CodeTrace()
+            self.native.executed = self._trace.address
+        return self._trace
 
     # ---- state
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from timevm.engine.cpu.code_trace import CodeTrace
 
 
 class StopKind(Enum):
@@ -67,6 +69,14 @@ class Register:
     name: str
     bits: int
     group: str
+
+
+@runtime_checkable
+class Traceable(Protocol):
+    """A CPU that can note which code runs."""
+
+    def trace_code(self) -> CodeTrace:
+        """From now on."""
 
 
 class MmioHandler(Protocol):

@@ -71,6 +71,9 @@ class Seekable(Protocol):
 
     def use_stops(self, stops: Stops) -> None: ...
 
+    def quiet_since(self, icount: int, stops: Stops) -> int:
+        """Of these stops none was between the answer and ``icount``, as far as is known without running there."""
+
     def remember(self) -> None:
         """Remember this place."""
 

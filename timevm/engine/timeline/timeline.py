@@ -191,6 +191,9 @@ class Timeline:
                 found, upper = known.last_before(upper)
                 if found is not None or upper <= start:
                     return found
+                if (quiet := track.quiet_since(upper, stops)) < upper:
+                    known.add(quiet, upper, [])
+                    continue
                 track.go_back(track.nearest(Position(upper - 1, settled=True)))
                 begin = track.place.icount
                 way = _Way(journey, here - upper, here - begin, begin)

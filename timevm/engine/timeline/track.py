@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from timevm.engine.cpu.base import Stop, StopKind
+from timevm.engine.cpu.base import Stop, StopKind, Traceable
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.outcome import DebugStop, RunEnd, RunResult, Stops
 from timevm.engine.snapshot.checkpoints import Checkpoints
 from timevm.engine.snapshot.position import Position
+from timevm.engine.timeline.quiet_times import QuietTimes
 from timevm.engine.timeline.seekable import Passed, Run
 from timevm.errors import InternalError
 
@@ -36,6 +37,9 @@ class MachineTrack:
         self._archive = archive
         self._checkpoints = checkpoints
         self._restarts = restarts
+        cpu = machine.cpu
+        self._quiet = QuietTimes(cpu.trace_code(), machine.icount) if isinstance(cpu, Traceable) else None
+        self._restorations = machine.restorations
         checkpoints.take(self.place)
 
     @property
@@ -94,7 +98,26 @@ class MachineTrack:
     # ---- remembering
 
     def remember(self) -> None:
+        self._note_way()
         self._checkpoints.take(self.place)
+
+    def _note_way(self) -> None:
+        """What code ran on the way to here, unless somebody else has put the machine elsewhere meanwhile."""
+        if self._quiet is not None:
+            if self._machine.restorations == self._restorations:
+                self._quiet.reached(self._machine.icount)
+            else:
+                self._note_jump()
+
+    def _note_jump(self) -> None:
+        if self._quiet is not None:
+            self._restorations = self._machine.restorations
+            self._quiet.moved(self._machine.icount)
+
+    def quiet_since(self, icount: int, stops: Stops) -> int:
+        if self._quiet is None or stops.watchpoints:
+            return icount
+        return max(self.start.icount, self._quiet.quiet_since(icount, stops.breakpoints))
 
     def pin(self, position: Position) -> None:
         self._checkpoints.pin(position)
@@ -112,11 +135,14 @@ class MachineTrack:
         return nearest
 
     def go_back(self, position: Position) -> None:
+        self._note_way()
         if self._checkpoints.go_to(position):
+            self._note_jump()
             return
         if self._archive is not None:
             for place, tag in self._archive.places():
                 if place == position:
                     self._archive.load(tag)
+                    self._note_jump()
                     return
         raise InternalError(f"nothing is remembered of {position}")

@@ -141,6 +141,7 @@ class Aarch64(ctypes.Structure):
         ("features_debug", c_uint64),
         ("features_isa", c_uint64),
         ("timer_line", TimerLine),
+        ("executed", c_void_p),
     ]
 
 

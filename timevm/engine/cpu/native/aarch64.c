@@ -222,6 +222,21 @@ static __attribute__((noinline)) void slow_block(struct aarch64 *cpu, uint64_t p
     engine->budget = engine->horizon - now;
 }
 
+#define GRANULE_SHIFT 6
+#define EXECUTED_MASK ((1u << 19) - 1)
+
+/* for who wants to know where not to look for a breakpoint; 0.3 ns */
+static inline void note_executed(uint8_t *executed, uint64_t pc, uint32_t size)
+{
+    uint64_t first = pc >> GRANULE_SHIFT, last = (pc + size - 1) >> GRANULE_SHIFT;
+
+    executed[first & EXECUTED_MASK] = 1;
+    executed[last & EXECUTED_MASK] = 1;
+    if (__builtin_expect(size > 1 << GRANULE_SHIFT, 0))
+        for (uint64_t granule = first + 1; granule < last; granule++)
+            executed[granule & EXECUTED_MASK] = 1;
+}
+
 /* UC_HOOK_BLOCK: a block of `size` bytes is about to run; about 2 ns */
 EXPORT void timevm_block(void *unicorn, uint64_t pc, uint32_t size, struct aarch64 *cpu)
 {
@@ -233,6 +248,8 @@ EXPORT void timevm_block(void *unicorn, uint64_t pc, uint32_t size, struct aarch
         slow_block(cpu, pc, count);
     engine->budget -= count;
     engine->block_end = pc + size;
+    if (cpu->executed)
+        note_executed(cpu->executed, pc, size);
 }
 
 /* UC_HOOK_CODE on one address: a breakpoint */

@@ -37,6 +37,9 @@ struct aarch64 {
     uint64_t features_isa;                  /* ID_AA64ISAR0_EL1 */
 
     void (*timer_line)(uint32_t timer, uint32_t level); /* into Python */
+
+    /* one for each 64 bytes of code by the low bits of their address: 1, some of it may have run; NULL: nobody asks */
+    uint8_t *executed;
 };
 
 #endif
