@@ -1,4 +1,4 @@
-"""How the layers over an image divide it: granules of 4 KiB, and blocks of granules for large ranges of zeroes."""
+"""How the layers over an image divide it: granules, 4 KiB usually, and blocks of them for large ranges of zeroes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 GRANULE = 4096
 #: granules in a block
 BLOCK = 1024
-BLOCK_BYTES = BLOCK * GRANULE
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,33 +18,30 @@ class Part:
     granule: int
     start: int
     end: int
-
-    @property
-    def whole(self) -> bool:
-        return self.start == 0 and self.end == GRANULE
+    whole: bool
 
     @property
     def length(self) -> int:
         return self.end - self.start
 
 
-def parts(offset: int, length: int) -> Iterator[Part]:
-    """The granules that a range of bytes touches, in order."""
+def parts(offset: int, length: int, size: int = GRANULE) -> Iterator[Part]:
+    """The granules (of ``size`` bytes) that a range of bytes touches, in order."""
     end = offset + length
     while offset < end:
-        granule, start = divmod(offset, GRANULE)
-        stop = min(GRANULE, start + end - offset)
-        yield Part(granule, start, stop)
+        granule, start = divmod(offset, size)
+        stop = min(size, start + end - offset)
+        yield Part(granule, start, stop, stop - start == size)
         offset += stop - start
 
 
-def zero_parts(offset: int, length: int) -> Iterator[tuple[range | None, Part | None]]:
+def zero_parts(offset: int, length: int, size: int = GRANULE) -> Iterator[tuple[range | None, Part | None]]:
     """A range as whole blocks (a range of their numbers) and, around them, granules."""
-    end = offset + length
-    first, last = -(-offset // BLOCK_BYTES), end // BLOCK_BYTES
+    end, block = offset + length, BLOCK * size
+    first, last = -(-offset // block), end // block
     if first >= last:
-        yield from ((None, part) for part in parts(offset, length))
+        yield from ((None, part) for part in parts(offset, length, size))
         return
-    yield from ((None, part) for part in parts(offset, first * BLOCK_BYTES - offset))
+    yield from ((None, part) for part in parts(offset, first * block - offset, size))
     yield range(first, last), None
-    yield from ((None, part) for part in parts(last * BLOCK_BYTES, end - last * BLOCK_BYTES))
+    yield from ((None, part) for part in parts(last * block, end - last * block, size))

@@ -8,6 +8,9 @@ from timevm.blkreplay.node import BlockNode
 from timevm.blkreplay.temporary_overlay import TemporaryOverlay
 from timevm.errors import HostError
 
+#: bytes; all requests of a guest are of whole ones, so to keep one needs no reading
+SECTOR = 512
+
 
 class Layer(Protocol):
     """Called by the I/O thread, in the order of the requests.  Writes are numbered from 1; a read is made at the
@@ -55,8 +58,8 @@ class ImageLayer:
         except HostError:
             self._keep().write(offset, data)
             raise
-        if self._lost is not None and self._lost.holds(offset, len(data)):
-            self._lost.write(offset, data)
+        if self._lost is not None:
+            self._lost.renew(offset, data)
 
     def write_zeroes(self, offset: int, length: int, number: int, *, unmap: bool) -> None:
         try:
@@ -65,7 +68,7 @@ class ImageLayer:
             self._keep().write_zeroes(offset, length)
             raise
         if self._lost is not None:
-            self._lost.write_zeroes(offset, length)
+            self._lost.renew_zeroes(offset, length)
 
     def flush(self) -> None:
         self._node.flush()
@@ -75,5 +78,5 @@ class ImageLayer:
 
     def _keep(self) -> TemporaryOverlay:
         if self._lost is None:
-            self._lost = TemporaryOverlay(self._node)
+            self._lost = TemporaryOverlay(self._node, granule=SECTOR)
         return self._lost

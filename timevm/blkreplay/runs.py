@@ -12,7 +12,9 @@ from timevm.blkreplay.spool import Spool
 ZERO, BASE = -1, -2
 
 
-def read_through(locate: Callable[[int], int], spool: Spool, base: BlockNode, offset: int, length: int) -> bytes:
+def read_through(
+    locate: Callable[[int], int], spool: Spool, base: BlockNode, offset: int, length: int, granule: int = GRANULE
+) -> bytes:
     """``locate``: granule → position in ``spool``, ZERO or BASE.  About 0.4 us a granule, and the reading."""
     out: list[bytes] = []
     where = position = size = 0  # of the run: kind (ZERO, BASE, or 0: spool), where it begins, bytes
@@ -24,10 +26,10 @@ def read_through(locate: Callable[[int], int], spool: Spool, base: BlockNode, of
             else:
                 out.append(base.read(position, size) if where == BASE else spool.read(position, size))
 
-    for part in parts(offset, length):
+    for part in parts(offset, length, granule):
         found = locate(part.granule)
         kind = found if found < 0 else 0
-        begins = part.granule * GRANULE + part.start if kind < 0 else found + part.start
+        begins = part.granule * granule + part.start if kind < 0 else found + part.start
         if size and kind == where and (kind == ZERO or begins == position + size):
             size += part.length
             continue

@@ -9,10 +9,15 @@ from timevm.blkreplay.spool import MEMORY, Spool
 
 
 class TemporaryOverlay:
-    """A BlockNode over ``base``, which is only read (and closed with it).  Costs 4 KiB a granule written, once."""
+    """A BlockNode over ``base``, which is only read (and closed with it).
 
-    def __init__(self, base: BlockNode, *, memory: int = MEMORY) -> None:
+    Each granule that is written takes its bytes, once.  Where requests are whole granules the base is never read to
+    complete one.
+    """
+
+    def __init__(self, base: BlockNode, *, memory: int = MEMORY, granule: int = GRANULE) -> None:
         self._base = base
+        self._granule = granule
         self._spool = Spool(memory)
         self._places: dict[int, int] = {}  # granule -> position in the spool, or ZERO
         self._zeroes: set[int] = set()  # blocks that are zero where no granule says otherwise
@@ -25,21 +30,33 @@ class TemporaryOverlay:
     def base(self) -> BlockNode:
         return self._base
 
-    def holds(self, offset: int, length: int) -> bool:
-        """Whether any of the range was written here."""
-        return any(self._locate(part.granule) != BASE for part in parts(offset, length))
-
     def read(self, offset: int, length: int) -> bytes:
-        return read_through(self._locate, self._spool, self._base, offset, length)
+        return read_through(self._locate, self._spool, self._base, offset, length, self._granule)
 
     def write(self, offset: int, data: bytes) -> None:
         done = 0
-        for part in parts(offset, len(data)):
+        for part in parts(offset, len(data), self._granule):
             self._put(part, data[done : done + part.length])
             done += part.length
 
+    def renew(self, offset: int, data: bytes) -> None:
+        """``data`` is in the base now: what is held of that range becomes it.  Nothing else is held afterwards."""
+        done = 0
+        for part in parts(offset, len(data), self._granule):
+            if self._locate(part.granule) != BASE:
+                self._put(part, data[done : done + part.length])
+            done += part.length
+
+    def renew_zeroes(self, offset: int, length: int) -> None:
+        """The same with zeroes."""
+        size = self._granule
+        first, last = offset // size, (offset + length - 1) // size
+        for granule in [granule for granule in self._places if first <= granule <= last]:
+            start, end = max(offset, granule * size), min(offset + length, (granule + 1) * size)
+            self.renew(start, bytes(end - start))
+
     def write_zeroes(self, offset: int, length: int, *, unmap: bool = True) -> None:
-        for blocks, part in zero_parts(offset, length):
+        for blocks, part in zero_parts(offset, length, self._granule):
             if part is not None and part.whole:
                 self._places[part.granule] = ZERO
             elif part is not None:
@@ -71,7 +88,8 @@ class TemporaryOverlay:
             self._spool.overwrite(place + part.start, data)
             return
         if not part.whole:
-            begins = part.granule * GRANULE
-            old = self.read(begins, min(GRANULE, self.size - begins)).ljust(GRANULE, b"\0")
+            size = self._granule
+            begins = part.granule * size
+            old = self.read(begins, min(size, self.size - begins)).ljust(size, b"\0")
             data = old[: part.start] + data + old[part.end :]
         self._places[part.granule] = self._spool.append(data)
