@@ -12,24 +12,12 @@ from timevm.engine.clock.virtual_clock import VirtualClock
 from timevm.engine.cpu.base import StopKind
 from timevm.engine.cpu.x86_64 import X86Cpu
 from timevm.engine.devices import uart16550
-from timevm.engine.devices.acpi_pm import AcpiPm
-from timevm.engine.devices.base import Stateful
 from timevm.engine.devices.fw_cfg import FwCfg
-from timevm.engine.devices.i8042 import I8042
-from timevm.engine.devices.i8254 import I8254
-from timevm.engine.devices.i8259_pair import INPUTS, I8259Pair
-from timevm.engine.devices.mc146818 import Mc146818
-from timevm.engine.devices.pci_bus import PciBus
-from timevm.engine.devices.pci_i440fx import I440fx
-from timevm.engine.devices.pci_piix3 import Piix3Isa
-from timevm.engine.devices.piix_ide import PiixIde
-from timevm.engine.devices.shared_lines import SharedLines
-from timevm.engine.devices.system_control import Port61, Port92
 from timevm.engine.devices.uart16550 import Uart16550
 from timevm.engine.machine.acpi_tables import Tables
 from timevm.engine.machine.assembly import Assembly, Order, SerialPort
-from timevm.engine.machine.boards.pc_acpi import SCI, SerialResource, tables
-from timevm.engine.machine.boards.pc_cmos import contents
+from timevm.engine.machine.boards.pc_acpi import SerialResource, tables
+from timevm.engine.machine.boards.pc_chipset import Chipset, Wiring
 from timevm.engine.machine.boards.pc_debug import debug_devices
 from timevm.engine.machine.boards.pc_disks import fill_channels
 from timevm.engine.machine.boards.pc_firmware import files, items
@@ -42,7 +30,7 @@ from timevm.engine.machine.outcome import MemoryRegion
 from timevm.engine.machine.pc_boot import PcPlacement, place_firmware, place_kernel
 from timevm.engine.machine.ram import Ram
 from timevm.engine.machine.randomness import derive, derive_number
-from timevm.engine.machine.spec import GIB, MIB
+from timevm.engine.machine.spec import GIB, MIB, MachineSpec
 from timevm.engine.machine.virtio_devices import make_devices, options_of
 from timevm.engine.machine.x86_memory_map import ROOT_POINTER, TABLES, ranges
 from timevm.errors import UserError
@@ -53,13 +41,8 @@ RESET_VECTOR = 0xFFFF_FFF0
 #: ports and interrupts of the serial lines, COM1 first
 SERIAL = ((0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3))
 SERIAL_PORTS = 8
-TIMER_IRQ, KEYBOARD_IRQ, CLOCK_IRQ, IDE_IRQS = 0, 1, 8, (14, 15)
-#: command and control blocks of the two IDE channels
-IDE_COMMAND, IDE_CONTROL = (0x1F0, 0x170), (0x3F6, 0x376)
 #: addresses below 4 GiB that belong to PCI devices: the lowest that the first may be, and the last
 PCI_MEMORY = (2 * GIB, 0xFEBF_FFFF)
-#: slot and function of what the chipset has
-HOST_BRIDGE, ISA_BRIDGE, IDE, POWER = (0, 0), (1, 0), (1, 1), (1, 3)
 
 
 class _CpuLine:
@@ -108,88 +91,55 @@ class _SerialWindow:
 def assemble(order: Order) -> Assembly:
     """Raises UserError, HostError."""
     spec = order.spec
-    if spec.ram_bytes > RAM_MOST:
-        raise UserError(f"-m: this machine takes at most {RAM_MOST // MIB}M of RAM")
-    if spec.dtb is not None:
-        raise UserError("-dtb: this machine has no device tree")
-    if spec.serial_ports > len(SERIAL):
-        raise UserError(f"-serial: this machine has {len(SERIAL)} serial ports")
+    _check(spec)
     cpu = X86Cpu(
         spec.cpu,
         time_shift=order.shift,
         seed=derive_number(order.seed, "RDRAND"),
-        acknowledge=lambda: pic.acknowledge(),
+        acknowledge=lambda: chipset.pic.acknowledge(),
     )
     ram = Ram(0, spec.ram_bytes)
     cpu.map_ram(ram.base, ram.host_address, ram.size)
     memory = SystemMemory(cpu, ram)
     clock = VirtualClock(order.shift, lambda: cpu.icount, cpu.ask_attention)
 
-    gate_a20 = _GateA20(cpu)
+    def power_off() -> None:
+        cpu.ask_stop(StopKind.POWER_OFF)
 
-    def reset_machine() -> None:
-        cpu.ask_stop(StopKind.RESET)
-
-    pic: I8259Pair = I8259Pair("pic", _CpuLine(cpu, "intr"))
-    lines = SharedLines("isa-interrupts", INPUTS, pic.set_input)
-    timer = I8254("pit", lines.source(TIMER_IRQ), clock)
-    rtc = Mc146818("rtc", lines.source(CLOCK_IRQ), clock, order.rtc_base, contents(spec.ram_bytes))
-    keyboard = I8042("i8042", lines.source(KEYBOARD_IRQ), gate_a20, reset_machine)
-    port61 = Port61("port61", timer, clock)
-    port92 = Port92("port92", gate_a20, reset_machine)
-
+    wiring = Wiring(_CpuLine(cpu, "intr"), _GateA20(cpu), lambda: cpu.ask_stop(StopKind.RESET), power_off)
+    chipset: Chipset = Chipset(wiring, clock, memory, order.rtc_base, spec.ram_bytes)
+    bus = chipset.bus
+    fill_channels(chipset.ide, order.disks)
+    cards = zip(
+        options_of(spec, order.disks, "pci"), make_devices(spec, order.disks, memory, order.seed, "pci"), strict=True
+    )
+    fill_slots(bus, cards, lambda slot: chipset.isa.interrupt(slot, 1))
     pci_memory = (max(PCI_MEMORY[0], ram.end), PCI_MEMORY[1])
     described = tables(pci_memory, [SerialResource(*SERIAL[number]) for number in range(spec.serial_ports)])
     console = SERIAL[0][0] if spec.serial_ports else None
     firmware = FwCfg("fw_cfg", memory, items(), files(spec.ram_bytes, described, console))
-    bus = PciBus("pci", reset_machine)
-    isa = Piix3Isa("piix3", lines)
-    ide = PiixIde("ide", memory, (lines.source(IDE_IRQS[0]), lines.source(IDE_IRQS[1])))
-    fill_channels(ide, order.disks)
-    power = AcpiPm("pm", lines.source(SCI), clock, lambda: cpu.ask_stop(StopKind.POWER_OFF))
-    for place, function in ((HOST_BRIDGE, I440fx("i440fx")), (ISA_BRIDGE, isa), (IDE, ide), (POWER, power)):
-        bus.add(*place, function)
-    cards = zip(
-        options_of(spec, order.disks, "pci"),
-        make_devices(spec, order.disks, memory, order.seed, "pci"),
-        strict=True,
-    )
-    fill_slots(bus, cards, lambda slot: isa.interrupt(slot, 1))
+    uarts = [
+        Uart16550(f"serial{number}", chipset.lines.source(SERIAL[number][1]), _transmit(order, number))
+        for number in range(spec.serial_ports)
+    ]
 
-    def serial(number: int) -> Uart16550:
-        return Uart16550(f"serial{number}", lines.source(SERIAL[number][1]), _transmit(order, number))
-
-    uarts = [serial(number) for number in range(spec.serial_ports)]
     windows = [
-        Ports("pic-master", 0x20, 2, pic.master),
-        Ports("pit", 0x40, 4, timer),
-        Ports("i8042-data", 0x60, 1, keyboard.data),
-        Ports("port61", 0x61, 1, port61),
-        Ports("i8042-command", 0x64, 1, keyboard.command),
-        Ports("rtc", 0x70, 2, rtc),
-        Ports("port92", 0x92, 1, port92),
-        Ports("pic-slave", 0xA0, 2, pic.slave),
-        *(Ports(f"ide{n}-control", IDE_CONTROL[n], 1, ide.channels[n].control_block) for n in (0, 1)),
-        Ports("pic-elcr", 0x4D0, 2, pic.edge_level),
-        *debug_devices(spec, _transmit(order, spec.serial_ports), lambda: cpu.ask_stop(StopKind.POWER_OFF)),
+        *chipset.ports(),
         Ports("fw-cfg", 0x510, 2, firmware.control),
         Ports("fw-cfg-dma", 0x514, 8, firmware.dma),
-        Ports("pci-address", 0xCF8, 4, bus.address),
-        Ports("pci-data", 0xCFC, 4, bus.data),
+        *debug_devices(spec, _transmit(order, spec.serial_ports), power_off),
     ]
     serial_windows = [Ports(uart.name, SERIAL[number][0], SERIAL_PORTS, uart) for number, uart in enumerate(uarts)]
-    # Windows of their own cost a device access less on its way: firmware reads disks through these.
-    ide_windows = [Ports(f"ide{n}-command", IDE_COMMAND[n], 8, ide.channels[n].command_block) for n in (0, 1)]
+    apart = [*chipset.disk_ports(), *serial_windows]
     ports = PortMap(windows, bus.ports)
-    for base, count in gaps([*serial_windows, *ide_windows]):
+    for base, count in gaps(apart):
         cpu.map_ports(base, count, Absolute(ports, base))
-    for window in ide_windows:
+    for window in chipset.disk_ports():
         cpu.map_ports(window.base, window.count, window.handler)
     native = [
         _SerialWindow(uart, cpu.map_ports(window.base, window.count, uart, _transmit(order, number)))
         for number, (uart, window) in enumerate(zip(uarts, serial_windows, strict=True))
     ]
-
     cpu.map_mmio(pci_memory[0], pci_memory[1] + 1 - pci_memory[0], Absolute(bus.memory, pci_memory[0]))
 
     placement = _placement(order, ram, described)
@@ -201,36 +151,39 @@ def assemble(order: Order) -> Assembly:
         for piece in placement.pieces:
             memory.fill(piece.address, piece.data, piece.size)
         if placement.needs_set_up:
-            set_up(bus, isa, ide, power, pic, pci_memory[1] + 1)
+            set_up(chipset, pci_memory[1] + 1)
         cpu.reset(RESET_VECTOR, ())
 
     def follow_devices() -> None:
         for window in native:
             window.follow()
 
-    stateful: list[tuple[str, Stateful]] = [
-        *((part.name, part) for part in (pic, lines, timer, rtc, keyboard, port61, port92)),
-        *((uart.name, uart) for uart in uarts),
-        (firmware.name, firmware),
-        (bus.name, bus),
-        *((function.name, function) for _, function in sorted(bus.functions.items())),
-    ]
+    functions = [function for _, function in sorted(bus.functions.items())]
     return Assembly(
         cpu=cpu,
         ram=ram,
         clock=clock,
-        devices=dict(stateful),
+        devices={**chipset.devices(), **{device.name: device for device in (*uarts, firmware, *functions)}},
         serial=[SerialPort(uart.receive, uart.capacity) for uart in uarts],
         memory_map=[
-            *(window.region() for window in (*windows, *serial_windows, *ide_windows)),
+            *(window.region() for window in (*windows, *apart)),
             MemoryRegion("pc.ram", ram.base, ram.size, "ram"),
             MemoryRegion("pc.bios", rom.base, rom.size, "rom"),
         ],
         boot=boot,
-        roms=(rom,),
-        power_button=power.press_power_button,
+        power_button=chipset.power.press_power_button,
         follow_devices=follow_devices,
     )
+
+
+def _check(spec: MachineSpec) -> None:
+    """Raises UserError for what this board cannot be."""
+    if spec.ram_bytes > RAM_MOST:
+        raise UserError(f"-m: this machine takes at most {RAM_MOST // MIB}M of RAM")
+    if spec.dtb is not None:
+        raise UserError("-dtb: this machine has no device tree")
+    if spec.serial_ports > len(SERIAL):
+        raise UserError(f"-serial: this machine has {len(SERIAL)} serial ports")
 
 
 def _transmit(order: Order, number: int) -> Callable[[bytes], None]:

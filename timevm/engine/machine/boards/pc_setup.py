@@ -6,8 +6,6 @@ The choices are SeaBIOS's: PCI interrupts on IRQ 10 and 11, ports from C000h on,
 from __future__ import annotations
 
 from timevm.engine.devices.acpi_pm import BASE, MISCELLANEOUS, AcpiPm
-from timevm.engine.devices.i8259_pair import I8259Pair
-from timevm.engine.devices.pci_bus import PciBus
 from timevm.engine.devices.pci_function import (
     BARS,
     COMMAND,
@@ -18,9 +16,10 @@ from timevm.engine.devices.pci_function import (
     INTERRUPT_PIN,
     PciFunction,
 )
-from timevm.engine.devices.pci_piix3 import ROUTES, WIRES, Piix3Isa
-from timevm.engine.devices.piix_ide import TIMING, PiixIde
+from timevm.engine.devices.pci_piix3 import ROUTES, WIRES
+from timevm.engine.devices.piix_ide import TIMING
 from timevm.engine.machine.boards.pc_acpi import PM_BASE, SCI
+from timevm.engine.machine.boards.pc_chipset import Chipset
 
 #: IRQ of each of the four PCI interrupt wires
 INTERRUPTS = (10, 10, 11, 11)
@@ -31,16 +30,17 @@ DECODED = 0x8000_8000
 LEVEL = 1 << SCI | 1 << 10 | 1 << 11
 
 
-def set_up(bus: PciBus, bridge: Piix3Isa, ide: PiixIde, power: AcpiPm, pic: I8259Pair, memory_end: int) -> None:
+def set_up(chipset: Chipset, memory_end: int) -> None:
     """All devices are in their power-on state.  ``memory_end``: addresses below it are for memory windows."""
+    power = chipset.power
     for wire in range(WIRES):
-        bridge.config_write(ROUTES + wire, 1, INTERRUPTS[wire])
-    pic.edge_level.write(0, 2, LEVEL)
+        chipset.isa.config_write(ROUTES + wire, 1, INTERRUPTS[wire])
+    chipset.pic.edge_level.write(0, 2, LEVEL)
     power.config_write(BASE, 4, PM_BASE | 1)
     power.config_write(MISCELLANEOUS, 1, 1)
-    ide.config_write(TIMING, 4, DECODED)
+    chipset.ide.config_write(TIMING, 4, DECODED)
     port, memory = FIRST_PORT, memory_end
-    for number, function in sorted(bus.functions.items()):
+    for number, function in sorted(chipset.bus.functions.items()):
         command = 0
         for bar in function.bars:
             if bar.is_io:
