@@ -114,7 +114,7 @@ def test_disks_and_devices() -> None:
         "-drive driver=blkreplay,if=none,image=d,id=dr -device virtio-blk-device,drive=dr,id=v "
         "-blockdev driver=file,node-name=f,filename=x -object rng-builtin,id=r -device virtio-rng-device,rng=r "
         "-device loader,file=a,addr=0x40000000,force-raw=on -device loader,addr=16,data=258,data-len=2,data-be=on "
-        "-device loader,file=b,cpu-num=0"
+        "-device loader,file=b,cpu-num=0 -device loader,addr=0x40,cpu-num=0"
     )
     spec = config.machine
     assert spec.drives == (
@@ -131,6 +131,7 @@ def test_disks_and_devices() -> None:
         Loader(Path("a"), 0x40000000, raw=True),
         LoaderData(b"\x01\x02", 16),
         Loader(Path("b"), sets_pc=True),
+        LoaderData(b"", 0x40, sets_pc=True),
     )
 
 

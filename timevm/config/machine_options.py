@@ -239,7 +239,11 @@ def parse_loader(text: str) -> Loader | LoaderData:
         order: Literal["little", "big"] = "big" if value.switch("data-be", False) else "little"
         return LoaderData((data & ((1 << 8 * length) - 1)).to_bytes(length, order), address)
     if not value.text_of("file"):
-        value.fail("please include valid arguments")
+        if address is None:
+            value.fail("please include valid arguments")
+        if processor is None:
+            value.fail("cpu-num must be specified when setting a program counter")
+        return LoaderData(b"", address, sets_pc=True)
     return Loader(
         file_path(value, value.needed("file")),
         address,

@@ -52,6 +52,8 @@ def test_where_the_cpu_starts(folder: Path) -> None:
     both = (Loader(folder / "elf", sets_pc=True), Loader(folder / "raw", 0x5000, sets_pc=True))
     assert pieces_of(*both)[1] == 0x5000, "the last one counts"
     assert pieces_of(both[0], Loader(folder / "raw", 0x5000))[1] == 0x1004
+    assert pieces_of(both[0], LoaderData(b"", 0x6000, sets_pc=True))[1] == 0x6000
+    assert pieces_of(LoaderData(b"", 0x6000, sets_pc=True)) == ([], 0x6000)
 
 
 def test_forced_raw_looks_into_nothing(folder: Path) -> None:

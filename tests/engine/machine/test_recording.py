@@ -119,6 +119,11 @@ DIFFERENCES: list[tuple[str, Callable[[MachineSpec], MachineSpec], list[str]]] =
         ["loaded file 'value at 0x40800100': recorded with the one with digest"],
     ),
     (
+        "program counter",
+        lambda spec: replace(spec, loaders=(*spec.loaders, LoaderData(b"", SPARE, sets_pc=True))),
+        ["loaded file 'start at 0x40800000': recorded with none, now the one with digest"],
+    ),
+    (
         "devices",
         lambda spec: replace(spec, devices=(DeviceOption("virtio-rng-device", "rng0"),)),
         ["devices: recorded with none, now virtio-rng-device"],

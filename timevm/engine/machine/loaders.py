@@ -16,6 +16,9 @@ def loader_pieces(spec: MachineSpec, images: Images, machines: Sequence[str]) ->
     start: int | None = None
     files = iter(images.loaded)
     for loader in spec.loaders:
+        if isinstance(loader, LoaderData) and loader.sets_pc:
+            start = loader.address
+            continue
         if isinstance(loader, LoaderData):
             pieces.append(Piece(loader.address, loader.data, len(loader.data)))
             continue

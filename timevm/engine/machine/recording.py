@@ -60,7 +60,8 @@ def identity_of(spec: MachineSpec, images: Images, auto_shift: int) -> Identity:
     loaders = []
     for loader in spec.loaders:
         if isinstance(loader, LoaderData):
-            loaders.append((f"value at {loader.address:#x}", xxhash.xxh3_128_hexdigest(loader.data)))
+            what = "start" if loader.sets_pc else "value"
+            loaders.append((f"{what} at {loader.address:#x}", xxhash.xxh3_128_hexdigest(loader.data)))
         else:
             where = "" if loader.address is None else f" at {loader.address:#x}"
             how = (", as it is" if loader.raw else "") + (", started" if loader.sets_pc else "")

@@ -38,6 +38,8 @@ class LoaderData:
 
     data: bytes
     address: int
+    #: the CPU starts at ``address``, and no data goes there: ``-device loader,addr=,cpu-num=0``
+    sets_pc: bool = False
 
 
 @dataclass(frozen=True, slots=True)
