@@ -158,12 +158,14 @@ def assemble(order: Order) -> Assembly:
         for window in native:
             window.follow()
 
-    functions = [function for _, function in sorted(bus.functions.items())]
+    devices = chipset.devices()
+    devices |= {uart.name: uart for uart in uarts} | {firmware.name: firmware}
+    devices |= {function.name: function for _, function in sorted(bus.functions.items())}
     return Assembly(
         cpu=cpu,
         ram=ram,
         clock=clock,
-        devices={**chipset.devices(), **{device.name: device for device in (*uarts, firmware, *functions)}},
+        devices=devices,
         serial=[SerialPort(uart.receive, uart.capacity) for uart in uarts],
         memory_map=[
             *(window.region() for window in (*windows, *apart)),
