@@ -625,6 +625,17 @@ def test_native_registers_of_a_window() -> None:
     assert [entry[0] for entry in board.device.log] == ["write"]
 
 
+def test_user_programs_may_not_use_ports_unless_they_may() -> None:
+    body = gate(13, "denied") + gate(0x61, "finish", dpl=3) + USER + "mov ax, 5\nhere: in al, 0x99\nnext: int 0x61\n"
+    tail = "denied: mov r8, [rsp + 8]\n mov r9, [rsp]\n inc r10\n add rsp, 8\n add qword ptr [rsp], 2\n iretq\nfinish:\n"
+    board, stop = run(long_mode(body, tail + END))
+    assert stop.kind is StopKind.POWER_OFF
+    assert registers(board, "r8", "r9", "r10", "rax") == [place_of(body, "here"), 0, 1, 0x10_0031]
+    permitted = body.replace("pushfq\n", "pushfq\n or dword ptr [rsp], 0x3000\n", 1)
+    board, stop = run(long_mode(permitted, tail + END))
+    assert (stop.kind, board.cpu.read_register("r10")) == (StopKind.POWER_OFF, 0)
+
+
 # ---- identification
 
 

@@ -67,7 +67,8 @@ gdt:
 tss:
     .long 0
     .quad 0x2ff000
-    .fill 92, 1, 0
+    .fill 90, 1, 0
+    .word 0x68
 gdt_pointer:
     .word gdt_pointer - gdt - 1
     .quad gdt

@@ -220,6 +220,7 @@ class X86Cpu:
             watch_writes=exported("tlb_reset_dirty_x86_64"),
             flush_tlb=exported("tlb_flush_x86_64"),
             code_byte=exported("cpu_ldub_code_x86_64"),
+            check_port=(c_void_p * 3)(*(exported(f"helper_check_io{size}_x86_64") for size in "bwl")),
         )
         engine = self.native.engine
         engine.call = native.UnicornCalls(

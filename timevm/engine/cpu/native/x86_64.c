@@ -253,6 +253,7 @@ EXPORT uint32_t timevm_x86_in(void *unicorn, uint32_t port, int size, struct x86
     uint32_t offset;
 
     (void)unicorn;
+    check_port(cpu, port & (PORTS - 1), size);
     if (number == NO_WINDOW)
         return ~0u;
     window = cpu->engine.windows[number];
@@ -271,6 +272,7 @@ EXPORT void timevm_x86_out(void *unicorn, uint32_t port, int size, uint32_t valu
     uint32_t offset;
 
     (void)unicorn;
+    check_port(cpu, port & (PORTS - 1), size);
     if (number == NO_WINDOW)
         return;
     window = cpu->engine.windows[number];

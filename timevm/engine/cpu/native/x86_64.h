@@ -72,6 +72,7 @@ struct x86_64_calls {
     void (*watch_writes)(void *cpu_state, uint64_t host, uint64_t length); /* tlb_reset_dirty */
     void (*flush_tlb)(void *cpu_state);
     uint32_t (*code_byte)(void *env, uint64_t address);
+    void (*check_port[3])(void *env, uint32_t port); /* 1, 2, 4 bytes: #GP unless the task may use the port */
 };
 
 /* ---- the CPU ---- */
@@ -163,6 +164,7 @@ void keep_flags(struct x86_64 *cpu);
 void repair_flags(struct x86_64 *cpu, const struct translation_block *block, unsigned place);
 int has_breakpoint(const struct x86_64 *cpu, uint64_t address);
 int take_interrupt(struct x86_64 *cpu);
+void check_port(struct x86_64 *cpu, uint32_t port, int size);
 _Noreturn void undefined_here(struct x86_64 *cpu);
 void timevm_x86_block(void *unicorn, uint64_t pc, uint32_t size, struct translation_block *block);
 void timevm_x86_marked_block(void *unicorn, uint64_t pc, uint32_t size, struct translation_block *block);

@@ -31,6 +31,7 @@ class Calls(ctypes.Structure):
         ("watch_writes", c_void_p),
         ("flush_tlb", c_void_p),
         ("code_byte", c_void_p),
+        ("check_port", c_void_p * 3),
     ]
 
 

@@ -19,6 +19,7 @@ enum { DEBUG = 1, NMI = 2, UNDEFINED_OPCODE = 6, STACK_FAULT = 12, GENERAL_PROTE
 #define FLAG_TRAP (1u << 8)
 #define FLAG_INTERRUPT (1u << 9)
 #define FLAG_DIRECTION (1u << 10)
+#define FLAG_PRIVILEGE_SHIFT 12 /* IOPL */
 #define FLAG_RESUME (1u << 16)
 #define FLAG_VIRTUAL_8086 (1u << 17)
 
@@ -40,6 +41,7 @@ enum { DEBUG = 1, NMI = 2, UNDEFINED_OPCODE = 6, STACK_FAULT = 12, GENERAL_PROTE
 #define ATTRIBUTE_64 (1u << 21)
 
 #define EFER_SYSCALL 1u
+#define CR0_PROTECTED 1u
 
 /* ---- where in a block ---- */
 
@@ -223,6 +225,16 @@ int take_interrupt(struct x86_64 *cpu)
     cpu->call.take_interrupt(cpu->env, (int)vector, 1);
     cpu->delivering = 0;
     return 1;
+}
+
+/* May the program use the port (Intel SDM 1, 19.5)?  Unicorn lets everybody.  Does not return if not. */
+void check_port(struct x86_64 *cpu, uint32_t port, int size)
+{
+    uint64_t flags = *cpu->eflags;
+
+    if ((cpu->control[0] & CR0_PROTECTED) &&
+        ((*cpu->hidden_flags & HIDDEN_PRIVILEGE) > (flags >> FLAG_PRIVILEGE_SHIFT & 3) || (flags & FLAG_VIRTUAL_8086)))
+        cpu->call.check_port[size == 4 ? 2 : size - 1](cpu->env, port);
 }
 
 /* ---- SYSCALL, SYSENTER ---- */
