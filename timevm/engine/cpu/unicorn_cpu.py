@@ -321,7 +321,7 @@ class UnicornCpu(ABC):
         self._breakpoints = addresses
 
     def set_watchpoints(self, watchpoints: frozenset[Watchpoint]) -> None:
-        """Free; while there are any, every load and store of the guest takes Unicorn's slow path.
+        """Free; while there are any, every load or store of the guest, as watched, takes Unicorn's slow path.
 
         Raises UserError for more than the native table holds.
         """
@@ -359,9 +359,13 @@ class UnicornCpu(ABC):
         engine.watch_count = len(self._watchpoints)
         for place, watch in enumerate(sorted(self._watchpoints, key=lambda watch: (watch.address, watch.length))):
             engine.watches[place] = native.Watch(watch.address, watch.length, WATCH_KINDS[watch.kind])
-        if self._watchpoints:
-            for kind in (const.UC_HOOK_MEM_READ, const.UC_HOOK_MEM_WRITE):
-                self._watch_hooks.append(self._hook(kind, self.access_hook))
+        wanted = 0
+        for watch in self._watchpoints:
+            wanted |= WATCH_KINDS[watch.kind]
+        # who watches writes only leaves the loads, of which there are more, on their fast path
+        for kind, hook in ((native.WATCH_READ, const.UC_HOOK_MEM_READ), (native.WATCH_WRITE, const.UC_HOOK_MEM_WRITE)):
+            if wanted & kind:
+                self._watch_hooks.append(self._hook(hook, self.access_hook))
         self.flush_translations()  # whether accesses are looked at is decided when code is translated
 
 
