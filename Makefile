@@ -22,7 +22,8 @@ $(VENV)/bin/python:
 $(VENV)/stamp: $(VENV)/bin/python pyproject.toml $(NATIVE)
 ifeq ($(CC_FOUND),)
 	$(BIN)/python -m pip install -q --disable-pip-version-check ziglang
-	CC="$(abspath $(BIN))/python -m ziglang cc" LDSHARED="$(abspath $(BIN))/python -m ziglang cc -shared" \
+	zig="$$($(BIN)/python -c 'import os, ziglang; print(os.path.join(os.path.dirname(ziglang.__file__), "zig"))')"; \
+	  CC="$$zig cc" LDSHARED="$$zig cc -shared" \
 	  $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 else
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
