@@ -35,9 +35,25 @@ class TemporaryOverlay:
 
     def write(self, offset: int, data: bytes) -> None:
         done = 0
+        fresh = range(0)  # neighbouring granules that are whole and not held yet: kept as one piece
         for part in parts(offset, len(data), self._granule):
-            self._put(part, data[done : done + part.length])
+            if part.whole and self._locate(part.granule) < 0:
+                fresh = range(fresh.start if fresh else part.granule, part.granule + 1)
+            else:
+                self._keep(fresh, offset, data)
+                fresh = range(0)
+                self._put(part, data[done : done + part.length])
             done += part.length
+        self._keep(fresh, offset, data)
+
+    def _keep(self, granules: range, offset: int, data: bytes) -> None:
+        """These whole granules of a write of ``data`` at ``offset``."""
+        if not granules:
+            return
+        size = self._granule
+        start = granules.start * size - offset
+        place = self._spool.append(data[start : start + len(granules) * size])
+        self._places.update(zip(granules, range(place, self._spool.size, size), strict=True))
 
     def renew(self, offset: int, data: bytes) -> None:
         """``data`` is in the base now: what is held of that range becomes it.  Nothing else is held afterwards."""
