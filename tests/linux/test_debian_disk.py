@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace as changed
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,10 @@ import pytest
 from tests.guests import disk
 from tests.linux.harness import Outcome, assert_same, linux, record, replay, with_disks
 from tests.linux.test_debian import random_limits
-from tests.linux.test_disk_guest import Jitter, jitter
+from tests.linux.test_disk_guest import MODERN, Jitter, jitter
 from tests.peers import need
 from timevm.blkreplay.opening import open_image
-from timevm.engine.machine.spec import MachineSpec
+from timevm.engine.machine.spec import DeviceOption, MachineSpec
 
 pytestmark = [pytest.mark.linux, pytest.mark.timeout(900)]
 
@@ -110,3 +112,16 @@ def test_a_session_of_many_reads_and_writes_with_random_slices(tmp_path: Path) -
     outcome = record(spec)
     assert outcome.console.count(b" ok\r\n") == 3
     assert_same(outcome, replay(spec, random_limits(random.randrange(1 << 30), 100_000, 50_000_000)))
+
+
+def test_the_modern_interface_and_a_random_number_generator(tmp_path: Path) -> None:
+    spec = with_disks(linux("disk,rand,off", tmp_path / "disk.rr"), ext4(tmp_path / "disk.qcow2"), snapshot=True)
+    devices = (DeviceOption("virtio-rng-device"), *spec.devices)
+    outcomes: list[Outcome] = []
+    for properties in (MODERN, ()):
+        made = changed(spec, machine_properties=properties, devices=devices, rrfile=tmp_path / f"{len(outcomes)}.rr")
+        outcomes.append(record(made))
+        check_worked(outcomes[-1])
+        assert re.search(rb"rand hwrng [0-9a-f]{32}\r\n", outcomes[-1].console), outcomes[-1].console
+        assert_same(outcomes[-1], replay(made))
+    assert outcomes[0].digest != outcomes[1].digest
