@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,19 @@ def time_travel(what: str) -> Callable[[Side, Path], Figures]:
     return measure
 
 
+def bad_clients(side: Side, folder: Path) -> Figures:
+    """See ``benchmarks.clients``."""
+    if side.name != "timevm":
+        raise BenchFailed("not for this side")
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        command = [sys.executable, "-m", "benchmarks.clients", place]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        raise BenchFailed(done.stderr.strip()[-300:])
+    figures: Figures = json.loads(done.stdout)
+    return figures
+
+
 def start_up(side: Side, folder: Path) -> Figures:
     """From the start of the process until the guest's first character: its eighth instruction or so."""
     done = run(side, [*MACHINE, "-m", "128", *CONSOLE, "-kernel", str(bare("arm64"))])
@@ -113,5 +127,6 @@ def cases() -> Iterator[Case]:
         yield Case(f"Linux, {mode}", linux(mode, "auto"))
     for mode in ("record", "replay"):
         yield Case(f"Linux, shift=2, {mode}", linux(mode, "2"))
+    yield Case("200 bad clients, Linux, record", bad_clients)
     for what in ("linux-steps", "loop-steps", "linux-seeks", "linux-reverse-continue", "checkpoints", "snapshots"):
         yield Case(f"time travel, {what}", time_travel(what))

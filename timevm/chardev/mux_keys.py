@@ -69,18 +69,23 @@ class MuxKeys:
                 found.append(bytes(plain))
                 plain.clear()
 
-        for byte in data:
-            if self._escaped:
-                self._escaped = False
-                if byte == self.escape:
-                    plain.append(byte)
-                elif byte in _KEYS:
-                    flush()
-                    found.append(_KEYS[byte])
-            elif byte == self.escape:
-                self._escaped = True
-            else:
+        position = 0
+        while position < len(data):
+            if not self._escaped:
+                escape = data.find(self.escape, position)
+                end = escape if escape >= 0 else len(data)
+                plain += data[position:end]
+                position = end + 1
+                self._escaped = escape >= 0
+                continue
+            byte = data[position]
+            position += 1
+            self._escaped = False
+            if byte == self.escape:
                 plain.append(byte)
+            elif byte in _KEYS:
+                flush()
+                found.append(_KEYS[byte])
         flush()
         return found
 

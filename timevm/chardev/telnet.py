@@ -44,12 +44,18 @@ class TelnetCodec:
     def feed(self, wire: bytes) -> bytes:
         """The data bytes in ``wire``."""
         data = bytearray()
-        for byte in wire:
+        position = 0
+        while position < len(wire):
+            if self._state is _State.DATA:
+                command = wire.find(IAC, position)
+                end = command if command >= 0 else len(wire)
+                self._take_data(wire[position:end], data)
+                position = end + 1
+                self._state = _State.COMMAND if command >= 0 else _State.DATA
+                continue
+            byte = wire[position]
+            position += 1
             match self._state:
-                case _State.DATA if byte == IAC:
-                    self._state = _State.COMMAND
-                case _State.DATA:
-                    self._take_data(byte, data)
                 case _State.COMMAND:
                     self._take_command(byte, data)
                 case _State.OPTION:
@@ -63,16 +69,22 @@ class TelnetCodec:
                     pass
         return bytes(data)
 
-    def _take_data(self, byte: int, data: bytearray) -> None:
-        filler = self._after_return and byte == 0 and not self._client_is_binary  # RFC 854: CR NUL is CR
-        self._after_return = byte == 13
-        if not filler:
-            data.append(byte)
+    def _take_data(self, run: bytes, data: bytearray) -> None:
+        if not run:
+            return
+        if not self._client_is_binary:  # RFC 854: CR NUL is CR
+            filler = self._after_return and run[0] == 0
+            after_return = run[-1] == 13
+            run = run[filler:].replace(b"\r\0", b"\r")
+            self._after_return = after_return
+        else:
+            self._after_return = run[-1] == 13
+        data += run
 
     def _take_command(self, byte: int, data: bytearray) -> None:
         self._state = _State.DATA
         if byte == IAC:
-            self._take_data(byte, data)
+            self._take_data(bytes((byte,)), data)
         elif byte in (DO, DONT, WILL, WONT):
             self._verb = byte
             self._state = _State.OPTION

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 #: bytes of one line; what is longer is refused whole
 MAX_LINE = 4096
 _BACKSPACE = (0x08, 0x7F)
+#: what stands for itself: a run of it is taken in one go
+_PLAIN = re.compile(rb"[\t\x20-\x7e\x80-\xff]+")
 _ERASE = b"\b \b"
 
 
@@ -38,7 +41,16 @@ class LineReader:
 
     def feed(self, data: bytes) -> list[Line | Interrupt]:
         found: list[Line | Interrupt] = []
-        for byte in data:
+        position = 0
+        while position < len(data):
+            run = _PLAIN.match(data, position)
+            if run is not None:
+                self._add(run[0])
+                self._after_return = False
+                position = run.end()
+                continue
+            byte = data[position]
+            position += 1
             after_return, self._after_return = self._after_return, byte == 0x0D
             if byte in (0x0A, 0x00) and after_return:
                 continue
@@ -48,19 +60,15 @@ class LineReader:
                 self._line.clear()
                 self._shown(b"^C\r\n")
                 found.append(Interrupt())
-            elif byte in _BACKSPACE:
-                if self._line:
-                    self._drop_character()
-            elif byte >= 0x20 or byte == 0x09:
-                self._add(byte)
+            elif byte in _BACKSPACE and self._line:
+                self._drop_character()
         return found
 
-    def _add(self, byte: int) -> None:
-        if len(self._line) == MAX_LINE:
-            self._overflow = True
-            return
-        self._line.append(byte)
-        self._shown(bytes((byte,)))
+    def _add(self, run: bytes) -> None:
+        taken = run[: MAX_LINE - len(self._line)]
+        self._overflow = self._overflow or len(taken) < len(run)
+        self._line += taken
+        self._shown(taken)
 
     def _drop_character(self) -> None:
         # the last character may have been several bytes of UTF-8

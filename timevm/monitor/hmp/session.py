@@ -123,7 +123,8 @@ class _Connection:
             return
         for item in self._lines.feed(data):
             if isinstance(item, Interrupt):
-                await self._context.vm.stop()
+                if self._busy:
+                    await self._context.vm.stop()  # as in the console, it cancels what is under way
                 self._send(self._context.prompt)
             else:
                 await self._queue.put(item)

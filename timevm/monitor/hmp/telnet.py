@@ -80,13 +80,18 @@ class TelnetServer:
                 events.append(bytes(data))
                 data.clear()
 
-        for byte in wire:
+        position = 0
+        while position < len(wire):
+            if self._state is _State.DATA:
+                command = wire.find(IAC, position)
+                end = command if command >= 0 else len(wire)
+                data += wire[position:end]
+                position = end + 1
+                self._state = _State.COMMAND if command >= 0 else _State.DATA
+                continue
+            byte = wire[position]
+            position += 1
             match self._state:
-                case _State.DATA:
-                    if byte == IAC:
-                        self._state = _State.COMMAND
-                    else:
-                        data.append(byte)
                 case _State.COMMAND:
                     self._state = _State.DATA
                     if byte == IAC:
