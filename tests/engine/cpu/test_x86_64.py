@@ -627,7 +627,8 @@ def test_native_registers_of_a_window() -> None:
 
 def test_user_programs_may_not_use_ports_unless_they_may() -> None:
     body = gate(13, "denied") + gate(0x61, "finish", dpl=3) + USER + "mov ax, 5\nhere: in al, 0x99\nnext: int 0x61\n"
-    tail = "denied: mov r8, [rsp + 8]\n mov r9, [rsp]\n inc r10\n add rsp, 8\n add qword ptr [rsp], 2\n iretq\nfinish:\n"
+    tail = "denied: mov r8, [rsp + 8]\n mov r9, [rsp]\n inc r10\n add rsp, 8\n add qword ptr [rsp], 2\n iretq\n"
+    tail += "finish:\n"
     board, stop = run(long_mode(body, tail + END))
     assert stop.kind is StopKind.POWER_OFF
     assert registers(board, "r8", "r9", "r10", "rax") == [place_of(body, "here"), 0, 1, 0x10_0031]

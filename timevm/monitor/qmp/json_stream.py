@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-#: bytes of one request.  QEMU takes 64 MiB; no command needs a hundredth of this, and what is taken is parsed in one go:
+#: bytes of one request.  QEMU takes 64 MiB; no command needs a hundredth of this, and it is all parsed in one go:
 #: 0.1 s at most, in which no other client is answered
 MAX_REQUEST = 1 << 17
 #: brackets within brackets (QEMU: 1024)
