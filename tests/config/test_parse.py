@@ -149,7 +149,9 @@ def test_a_pc(architecture: str) -> None:
     assert "needs KVM" in refusal("-cpu host", architecture)
     assert "a PC has no virtio-mmio bus" in refusal("-device virtio-blk-device,drive=x", architecture)
     assert "unsupported machine type 'q35'" in refusal("-M q35", architecture)
-    assert "-device ide-hd" in refusal("-hda x", architecture)
+    hda, cdrom = parsed("-hda x,y -cdrom z", architecture).machine.drives
+    assert (hda.file, hda.interface, hda.properties) == (Path("x,y"), "ide", (("index", "0"),))
+    assert (cdrom.file, cdrom.readonly, cdrom.properties) == (Path("z"), True, (("index", "2"), ("media", "cdrom")))
     assert "takes 16M to 3584M" in refusal("-m 4G", architecture)
     help_text = parse_command_line("timevm", ["-h"], architecture)
     assert isinstance(help_text, Information) and "ttyS0" in help_text.text

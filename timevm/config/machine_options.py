@@ -31,6 +31,11 @@ from timevm.errors import UserError
 SHIFT_MOST = 10
 #: drivers that need a drive
 DISK_DEVICES = ("virtio-blk-device", "virtio-blk-pci", "ide-hd")
+#: a PC's short forms of ``-drive``
+SHORT_DRIVES = {
+    **{f"hd{letter}": f"if=ide,index={number}" for number, letter in enumerate("abcd")},
+    "cdrom": "if=ide,index=2,media=cdrom",
+}
 NO_MACHINE = "No machine specified, and there is no default\nUse -machine help to list supported machines"
 _DRIVE_KEYS = (
     "file", "if", "id", "format", "snapshot", "readonly", "read-only", "driver", "image", "cache", "aio", "discard",

@@ -38,6 +38,9 @@ def parse_command_line(program: str, arguments: Sequence[str], architecture: str
                 raise UserError(f"{argument}: requires an argument")
             value = arguments[position]
             position += 1
+        if option is None and name in machine_options.SHORT_DRIVES and "ide" in command_line.vocabulary.interfaces:
+            command_line.take_short_drive(name, value)
+            continue
         if option is None:
             shown = f"{argument} {value}".rstrip()
             reason = ABSENT[name][1].format(disk=command_line.vocabulary.disk_example)
@@ -94,6 +97,11 @@ class _CommandLine:
             self.texts[name] = text
         else:
             self.flags.add(name)
+
+    def take_short_drive(self, name: str, text: str) -> None:
+        """``-hda FILE`` and its like."""
+        where = machine_options.SHORT_DRIVES[name]
+        self.drives.append(machine_options.parse_drive(f"file={text.replace(',', ',,')},{where}", self.vocabulary))
 
     _TEXTS = frozenset({"kernel", "initrd", "append", "dtb", "bios", "pidfile", "D", "loadvm"})
 
