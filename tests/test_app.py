@@ -325,3 +325,40 @@ async def test_the_console_on_the_shared_terminal_of_a_guest_that_prints(tmp_pat
     finally:
         terminal.close()
     verify(tmp_path / "run.rr")
+
+
+@pytest.mark.parametrize("how", ["telnet", "nc", "screen"])
+async def test_the_human_monitor_at_a_real_terminal(tmp_path: Path, how: str) -> None:
+    need(how)
+    recorded(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    place, client = {
+        "telnet": (f"telnet:127.0.0.1:{port},server,nowait", f"env TERM=xterm-256color telnet 127.0.0.1 {port}"),
+        "nc": ("unix:hmp,server,nowait", f"nc -U {tmp_path}/hmp"),
+        "screen": ("pty", f"env SCREENDIR={tmp_path}/screens TERM=xterm screen "),
+    }[how]
+    guest = [*irq_guest(), *REPLAY, "-serial", "null", "-monitor", place, *QMP]
+    async with running(guest, tmp_path) as daemon, qmp(daemon, tmp_path / "qmp") as qmp_client:
+        await status(qmp_client, "paused")
+        if how == "screen":
+            await daemon.shows(b" (label compat_monitor0)\n")
+            client += re.findall(r"/dev/pts/\d+", daemon.output.decode())[0]
+        terminal = Tmux(client)
+        try:
+            if how != "screen":
+                await terminal.shows(r"timevm monitor - type 'help'")
+                await terminal.shows(r"\(timevm\)")
+            else:
+                terminal.type("", "Enter")  # what was said before there was anybody is gone
+                await terminal.shows(r"\(timevm\)")
+            terminal.type("info status", "Enter")
+            await terminal.shows(r"info status\n(.*\n)*VM status: paused\n")
+            terminal.type("replay_seek 1000", "Enter")
+            await terminal.shows(r"replay_seek 1000\n(.*\n)*\(timevm\)")
+            terminal.type("info replay", "Enter")
+            await terminal.shows(r"info replay\n(.*\n)*Replaying execution 'run\.rr': instruction count = 1000\n")
+            terminal.type("quit", "Enter")
+            assert await daemon.ends() == 0
+        finally:
+            terminal.close()

@@ -15,7 +15,8 @@ from timevm.chardev.mux import FrontEnd
 from timevm.chardev.streams import serve_device
 from timevm.config import Config, Monitor, MonitorMode
 from timevm.config.chardevs import gdb_chardev
-from timevm.config.model import Chardev, Socket, Stdio
+from timevm.config.model import Backend as AnyBackend
+from timevm.config.model import Chardev, Pty, Socket, Stdio
 from timevm.engine.control.vm import Vm
 from timevm.engine.snapshot.checkpoints import Checkpoints
 from timevm.errors import TimevmError
@@ -90,8 +91,9 @@ class FrontEnds:
 
             self._spawn(place.serve(hmp), f"monitor {name}")
         else:
-            is_terminal = isinstance(self._config.chardev(name).backend, Stdio)
-            self._spawn(self._human_monitor(place, own_terminal() if is_terminal else None), f"monitor {name}")
+            backend = self._config.chardev(name).backend
+            terminal = own_terminal() if isinstance(backend, Stdio) else None
+            self._spawn(self._human_monitor(place, terminal, _needs_echo(backend)), f"monitor {name}")
 
     def _start(self, name: str, handler: Handler, what: str) -> None:
         place = self._devices.session_place(name)
@@ -101,12 +103,12 @@ class FrontEnds:
         else:
             self._spawn(serve_device(place, handler), f"{what} {name}")
 
-    async def _human_monitor(self, place: Backend, terminal: Terminal | None) -> None:
+    async def _human_monitor(self, place: Backend, terminal: Terminal | None, echo: bool) -> None:
         """On a device that is no endpoint; of a shared one, a session for each time that it has the focus."""
         state = HmpState()
 
         async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await hmp_session(reader, writer, self.context, terminal=terminal, state=state)
+            await hmp_session(reader, writer, self.context, terminal=terminal, state=state, echo=echo)
 
         if terminal is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, _take_size, terminal)
@@ -158,6 +160,19 @@ class FrontEnds:
             await server.close()
         elif self._config.gdb in self._devices.endpoints:
             await self._devices.endpoints[self._config.gdb].close()
+
+
+def _needs_echo(backend: AnyBackend) -> bool:
+    """Whether somebody types there who sees only what is sent: at a terminal in raw mode, or on telnet."""
+    match backend:
+        case Pty():
+            return True
+        case Stdio():
+            return os.isatty(0)
+        case Socket(telnet=telnet):
+            return telnet
+        case _:
+            return False
 
 
 async def checkpoints_of(vm: Vm, checkpoints: Checkpoints) -> TimevmCheckpoints:

@@ -34,6 +34,7 @@ class _Connection:
         telnet: bool,
         terminal: Terminal | None,
         state: HmpState | None,
+        echo: bool,
     ) -> None:
         self._reader = reader
         self._writer = writer
@@ -41,6 +42,7 @@ class _Connection:
         self._telnet: TelnetServer | None = TelnetServer() if telnet else None
         self._terminal = terminal or Terminal()
         self._lines = LineReader()
+        self._lines.echo = echo
         self._queue: asyncio.Queue[Line | None] = asyncio.Queue(_QUEUE)
         self._state = state or HmpState()
         self._greets = not self._state.greeted
@@ -169,10 +171,12 @@ async def hmp_session(
     telnet: bool = False,
     terminal: Terminal | None = None,
     state: HmpState | None = None,
+    echo: bool = False,
 ) -> None:
     """Serve the human monitor on a connected stream until the client ends it.  The caller closes the stream.
 
     ``telnet``: negotiate at once.  ``terminal``: the other end is known to be one (stdio), in raw mode.  ``state``:
-    of earlier sessions with the same user (history, formats): then there is no greeting.
+    of earlier sessions with the same user (history, formats): then there is no greeting.  ``echo``: the client sees
+    only what it is sent, as on a pseudo-terminal.
     """
-    await _Connection(reader, writer, context, telnet, terminal, state).run()
+    await _Connection(reader, writer, context, telnet, terminal, state, echo).run()
