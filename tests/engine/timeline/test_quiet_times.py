@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.engine.cpu import assembler as a
 from tests.engine.cpu.board import RAM, Board
 from timevm.engine.cpu.base import StopKind
-from timevm.engine.cpu.code_trace import GRANULES, CodeTrace, may_have_run
+from timevm.engine.cpu.code_trace import CodeTrace, may_have_run, place_of
 from timevm.engine.timeline import quiet_times
 from timevm.engine.timeline.quiet_times import QuietTimes
 
@@ -50,7 +50,7 @@ class Marked(CodeTrace):
     """A trace that a test marks."""
 
     def mark(self, address: int) -> None:
-        self._marks[address >> 6 & GRANULES - 1] = 1
+        self._marks[place_of(address)] = 1
 
 
 @given(

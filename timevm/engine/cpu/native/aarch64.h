@@ -11,6 +11,8 @@ struct generic_timer {
     uint32_t level;   /* the line as last reported to Python */
 };
 
+#define MAX_WATCHED_PAGES 64
+
 struct aarch64 {
     struct engine engine;
     /* fields of Unicorn's CPU state */
@@ -38,8 +40,13 @@ struct aarch64 {
 
     void (*timer_line)(uint32_t timer, uint32_t level); /* into Python */
 
-    /* one for each 64 bytes of code by the low bits of their address: 1, some of it may have run; NULL: nobody asks */
+    /* one for each 64 bytes of code: 1, some of it may have run (note_executed); NULL: nobody asks */
     uint8_t *executed;
+
+    /* where the watched pages are, so long as the memory hooks cover no more than these; 0: they cover everything */
+    uint32_t watched_pages;
+    uint32_t mapping_touched; /* what may have moved them was done: look at the next block */
+    uint64_t watched_page[MAX_WATCHED_PAGES], watched_place[MAX_WATCHED_PAGES]; /* virtual, physical (-1: nowhere) */
 };
 
 #endif
