@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.daemon import qmp, run, running, status
+from tests.daemon import command, qmp, run, running, status
 from tests.guests import bare
 from tests.linux.test_disk_guest import image
 from tests.peers import need
@@ -97,6 +98,29 @@ def test_a_recording_that_cannot_begin_leaves_no_snapshot_in_the_image(tmp_path:
     assert refused.returncode == 1
     listed = subprocess.run([need("qemu-img"), "snapshot", "-l", path], capture_output=True, timeout=60, check=True)
     assert b"rr:" not in listed.stdout
+
+
+def test_a_full_disk_is_an_error_of_the_guests_and_a_line_for_the_user(tmp_path: Path) -> None:
+    """The file may not grow: what needs a new cluster fails, nothing is damaged, and the replay is the same."""
+    path = image(tmp_path / "disk.qcow2", requests=120)
+    direct = ["-drive", DIRECT.replace("snapshot=on,", ""), *REPLAYED, *DEVICE]
+    most = path.stat().st_size + (600 << 10)
+    recorded = subprocess.run(
+        command([*GUEST, *direct, *icount("record")]),
+        capture_output=True,
+        timeout=120,
+        cwd=tmp_path,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )
+    assert recorded.returncode == 0 and b"errors=" in recorded.stdout, (recorded.stdout, recorded.stderr.decode())
+    message = recorded.stderr.decode()
+    assert "of the disk 'img-blkreplay' (write of" in message and "File too large" in message, message
+    assert len(message.splitlines()) < 10 and "Traceback" not in message
+    checked = subprocess.run([need("qemu-img"), "check", path], timeout=60, capture_output=True)
+    assert checked.returncode in (0, 3), checked.stdout.decode()  # 3: leaked clusters, no corruption
+    replayed = run([*GUEST, *direct, *icount("replay")], cwd=tmp_path)
+    assert (replayed.returncode, replayed.stdout) == (0, recorded.stdout), replayed.stderr.decode()
 
 
 async def test_monitors_show_the_disks_of_a_replay(recording: Path) -> None:
