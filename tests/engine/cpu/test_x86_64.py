@@ -24,6 +24,7 @@ from tests.engine.cpu.x86_board import (
     gate,
 )
 from timevm.engine.cpu.base import Stop, StopKind, WatchKind, Watchpoint
+from timevm.engine.cpu.code_trace import may_have_run
 from timevm.engine.cpu.x86_64 import X86Cpu
 from timevm.engine.cpu.x86_64_state import RESET_VECTOR
 from timevm.errors import UserError
@@ -792,6 +793,18 @@ def test_watchpoints_stop_before_the_access(busy: tuple[Any, ...]) -> None:
     assert board.run().kind is StopKind.POWER_OFF
     assert board.number(watched) != 0
     board.cpu.set_watchpoints(frozenset())
+    assert board.fingerprint() == busy
+
+
+def test_the_code_that_ran_is_noted(busy: tuple[Any, ...]) -> None:
+    board = Board(BUSY)
+    trace = board.cpu.trace_code()
+    handler = link(LONG_MODE, CODE)[1]["entered"]
+    board.run(ENTRY - 10)
+    assert not may_have_run(trace.take(), handler + 0x100)
+    board.run()
+    taken = trace.take()
+    assert may_have_run(taken, handler + 0x40) and not may_have_run(taken, CODE + 0x4000)
     assert board.fingerprint() == busy
 
 

@@ -16,10 +16,13 @@ import unicorn
 from unicorn import unicorn_const as const
 from unicorn import x86_const as x86
 
-from timevm.engine.cpu import linkage, native, unicorn_library
+from timevm.engine.cpu import linkage, unicorn_library
 from timevm.engine.cpu import x86_64_private as private
-from timevm.engine.cpu.base import Collected, MmioHandler, Stop, StopKind, WatchKind, Watchpoint
+from timevm.engine.cpu.base import MmioHandler, Stop, StopKind
+from timevm.engine.cpu.code_trace import CodeTrace
+from timevm.engine.cpu.native import STOP_FIRMWARE_CALL
 from timevm.engine.cpu.native import x86_64 as hooks
+from timevm.engine.cpu.unicorn_cpu import PAGE, TOP, UnicornCpu, UnicornWindow, address_of, no_output
 from timevm.engine.cpu.x86_64_models import EXTENDED_EDX, LEAF_1_EDX, LOCAL_APIC, MODELS
 from timevm.engine.cpu.x86_64_registers import CONTROL, FLOAT, PLACES, REGISTERS
 from timevm.engine.cpu.x86_64_state import CODE_SEGMENT, RESET_VECTOR, CpuState
@@ -28,12 +31,9 @@ from timevm.errors import GuestError, InternalError, UserError
 LINES = {"intr": hooks.LINE_INTR}
 #: physical addresses end here (CPUID leaf 80000008)
 PHYSICAL_END = 1 << 40
-PAGE = 4096
 TRANSLATION_BUFFER = 128 << 20
-TOP = (1 << 64) - 1
 #: rflags.IF
 INTERRUPTS_ON = 1 << 9
-DOUBLE_FAULT = 8
 #: which of Unicorn's internal calls go where
 INTERPOSED = {
     "translator_loop_x86_64": "timevm_x86_translate",
@@ -41,11 +41,6 @@ INTERPOSED = {
     "tb_invalidate_phys_page_fast_x86_64": "timevm_x86_store_to_watched",
     "tlb_set_dirty_x86_64": "timevm_x86_stop_watching",
     "tlb_set_page_with_attrs_x86_64": "timevm_x86_fill",
-}
-WATCH_KINDS = {
-    WatchKind.READ: native.WATCH_READ,
-    WatchKind.WRITE: native.WATCH_WRITE,
-    WatchKind.ACCESS: native.WATCH_READ | native.WATCH_WRITE,
 }
 _interposed: list[object] = []
 
@@ -57,49 +52,11 @@ def _interpose(library: Any) -> None:
     originals = hooks.Originals(*(unicorn_library.exported(name) for name in INTERPOSED))
     library.timevm_x86_set_originals(ctypes.addressof(originals))
     for name, function in INTERPOSED.items():
-        linkage.slot(name).value = _address_of(library, function)
+        linkage.slot(name).value = address_of(library, function)
     _interposed.append(originals)
 
 
-def _address_of(library: Any, name: str) -> int:
-    address = ctypes.cast(getattr(library, name), c_void_p).value
-    assert address is not None
-    return address
-
-
-def _nothing(data: bytes) -> None:
-    pass
-
-
-class X86Window:
-    """A window of device registers, in memory or in the port space, and its native twin (see ``WindowPort``)."""
-
-    def __init__(self, cpu: X86Cpu, number: int, handler: MmioHandler, output: Callable[[bytes], None]) -> None:
-        self.handler = handler
-        self._output = output
-        self.twin = native.Window(
-            engine=ctypes.addressof(cpu.native.engine),
-            number=number,
-            constant_offset=native.NO_OFFSET,
-            output_offset=native.NO_OFFSET,
-        )
-
-    def set_constant_read(self, offset: int | None, value: int = 0) -> None:
-        self.twin.constant_value = value
-        self.twin.constant_offset = native.NO_OFFSET if offset is None else offset
-
-    def set_output(self, offset: int | None) -> None:
-        self.twin.output_offset = native.NO_OFFSET if offset is None else offset
-
-    def drain(self) -> None:
-        used = self.twin.output_used
-        if used:
-            data = bytes(self.twin.output[:used])
-            self.twin.output_used = 0
-            self._output(data)
-
-
-class X86Cpu:
+class X86Cpu(UnicornCpu):
     """See ``Cpu``.  Addresses of stops and breakpoints are linear: the code segment's base plus ``rip``.
 
     ``time_shift``: virtual ns = (icount << time_shift) + warp, which is also the time-stamp counter (1 GHz).
@@ -107,6 +64,9 @@ class X86Cpu:
     """
 
     registers = REGISTERS
+    suffix = "x86_64"
+    access_hook = "timevm_x86_access"
+    shortest_instruction = 1
 
     def __init__(
         self,
@@ -128,59 +88,40 @@ class X86Cpu:
         if model not in MODELS:
             raise UserError(f"unable to find CPU model '{model}' (known: {', '.join(MODELS)})")
         private.prove()
-        self._library = hooks.load()
-        _interpose(self._library)
         self.model = model
         self._acknowledge = acknowledge
-        self._engine = unicorn.Uc(const.UC_ARCH_X86, const.UC_MODE_64, MODELS[model].unicorn)
-        self._engine.ctl_set_tcg_buffer_size(translation_buffer)
-        self._engine.ctl_exits_enabled(True)
-        self._engine.reg_read(x86.UC_X86_REG_RIP)  # Unicorn makes its CPU at the first use, after these settings
-        self._handle = unicorn_library.handle_of(self._engine)
-        self._state = private.find_cpu_state(self._engine)
-        self._env = self._state + private.ENV
-        if not exit_checks:
-            ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
+        self._unicorn = unicorn.Uc(const.UC_ARCH_X86, const.UC_MODE_64, MODELS[model].unicorn)
+        self._unicorn.ctl_set_tcg_buffer_size(translation_buffer)
+        self._unicorn.ctl_exits_enabled(True)
+        self._unicorn.reg_read(x86.UC_X86_REG_RIP)  # Unicorn makes its CPU at the first use, after these settings
+        cpu_state = private.find_cpu_state(self._unicorn)
+        self._env = cpu_state + private.ENV
         for number, word in MODELS[model].features.items():
             self._feature(number).value = word
         for number in (LEAF_1_EDX, EXTENDED_EDX):
             if not local_apic:
                 self._feature(number).value &= ~LOCAL_APIC
-        self._flush_translations = unicorn_library.function("tb_flush_x86_64", None, c_void_p)
-        self._translate = unicorn_library.function(
-            "x86_cpu_get_phys_page_attrs_debug_x86_64", c_uint64, c_void_p, c_uint64, c_void_p
-        )
         self._ram_offset = unicorn_library.function("qemu_ram_addr_from_host_x86_64", c_uint64, c_void_p, c_uint64)
         self._set_a20 = unicorn_library.function("x86_cpu_set_a20_x86_64", None, c_void_p, ctypes.c_int)
-        self._windows: list[X86Window] = []
         self._mapped: list[tuple[int, int]] = []
         self._holes_filled = False
-        self._failure: BaseException | None = None
-        self._waiting = False
-        self._lines = 0
         self._asked: StopKind | None = None
-        self._breakpoints: frozenset[int] = frozenset()
-        self._applied_breakpoints: frozenset[int] = frozenset()
-        self._watchpoints: frozenset[Watchpoint] = frozenset()
-        self._applied_watchpoints: frozenset[Watchpoint] = frozenset()
-        self._watch_hooks: list[int] = []
-        self._make_native(time_shift)
+        self._trace: CodeTrace | None = None
+        self._make_native(cpu_state, time_shift)
+        _interpose(self._library)
+        if not exit_checks:
+            ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
         self._add_hooks()
-        self._saved = CpuState(self._engine, self._state)
+        self._saved = CpuState(self._unicorn, cpu_state)
 
     # ---- construction
 
     def _feature(self, number: int) -> c_uint64:
         return c_uint64.from_address(self._env + private.FEATURES + 8 * number)
 
-    def _make_native(self, time_shift: int) -> None:
-        self._callbacks = (
-            native.DeviceRead(self._device_read),
-            native.DeviceWrite(self._device_write),
-            native.DrainOutput(self._drain_output),
-            hooks.Acknowledge(self._take_acknowledge),
-        )
-        env, state = self._env, self._state
+    def _make_native(self, cpu_state: int, time_shift: int) -> None:
+        self._acknowledge_call = hooks.Acknowledge(self._take_acknowledge)
+        env = self._env
         exported = unicorn_library.exported
         self.native = hooks.X86(
             env=env,
@@ -208,7 +149,7 @@ class X86Cpu:
             exception_in_flight=env + private.EXCEPTION_IN_FLIGHT,
             access_return=env + private.ACCESS_RETURN,
             time_shift=time_shift,
-            acknowledge=self._callbacks[3],
+            acknowledge=self._acknowledge_call,
         )
         self.native.call = hooks.Calls(
             emu_start=exported("uc_emu_start"),
@@ -222,37 +163,19 @@ class X86Cpu:
             code_byte=exported("cpu_ldub_code_x86_64"),
             check_port=(c_void_p * 3)(*(exported(f"helper_check_io{size}_x86_64") for size in "bwl")),
         )
-        engine = self.native.engine
-        engine.call = native.UnicornCalls(
-            emu_stop=exported("uc_emu_stop"),
-            leave_block=exported("cpu_loop_exit_noexc_x86_64"),
-            restore_state=exported("cpu_restore_state_x86_64"),
-            flush_translations=exported("tb_flush_x86_64"),
-            invalidate_range=exported("tb_invalidate_phys_range_x86_64"),
-            take_exception=exported("x86_cpu_do_interrupt_x86_64"),
-            flush_tlb_page=exported("tlb_flush_page_x86_64"),
-            control=exported("uc_ctl"),
-            translate=exported("x86_cpu_get_phys_page_attrs_debug_x86_64"),
+        self._adopt(hooks.load(), self.native, self.native.engine, cpu_state)
+        self.native.engine.call = self._unicorn_calls("x86_cpu_do_interrupt", "x86_cpu_get_phys_page_attrs_debug")
+        self._place_common(
+            pc=env + private.EIP,
+            next_block_flags=cpu_state + private.NEXT_BLOCK_FLAGS,
+            exception_index=cpu_state + private.EXCEPTION_INDEX,
+            access_host_pc=cpu_state + private.ACCESS_HOST_PC,
         )
-        engine.unicorn, engine.cpu_state = self._handle, state
-        engine.pc = env + private.EIP
-        engine.next_block_flags = state + private.NEXT_BLOCK_FLAGS
-        engine.exception_index = state + private.EXCEPTION_INDEX
-        engine.access_host_pc = state + private.ACCESS_HOST_PC
-        engine.skip_breakpoint_at = engine.skip_watchpoint_at = engine.settle_at = -1
-        engine.device_read, engine.device_write, engine.drain_output = self._callbacks[:3]
         ctypes.memset(ctypes.addressof(self.native.ports), hooks.NO_WINDOW, hooks.PORTS)
         self._ip = c_uint64.from_address(env + private.EIP)
         self._code_base = c_uint64.from_address(env + private.SEGMENTS + 24 * CODE_SEGMENT + 8)
         self._flags = c_uint32.from_address(env + private.EFLAGS)
-        self._halted = c_uint32.from_address(state + private.HALTED)
-        self._next_block_flags = c_uint32.from_address(state + private.NEXT_BLOCK_FLAGS)
-        self._address = ctypes.addressof(self.native)
-
-    def _hook(self, kind: int, name: str, instruction: int = 0, begin: int = 1, end: int = 0) -> int:
-        """A native function for a kind of event between two addresses; ``begin > end``: everywhere."""
-        function = _address_of(self._library, name)
-        return unicorn_library.add_hook(self._engine, kind, function, self._address, begin, end, instruction)
+        self._halted = c_uint32.from_address(cpu_state + private.HALTED)
 
     def _add_hooks(self) -> None:
         self.native.block_hook = self._hook(const.UC_HOOK_BLOCK, "timevm_x86_block")
@@ -289,36 +212,21 @@ class X86Cpu:
     def map_rom(self, base: int, host_address: int, size: int) -> None:
         """Writes of the guest are dropped."""
         self.map_ram(base, host_address, size)
-        self._engine.mem_protect(base, size, const.UC_PROT_READ | const.UC_PROT_EXEC)
+        self._unicorn.mem_protect(base, size, const.UC_PROT_READ | const.UC_PROT_EXEC)
         self._hook(const.UC_HOOK_MEM_WRITE_PROT, "timevm_x86_drop_write", begin=base, end=base + size - 1)
 
-    def _new_window(self, handler: MmioHandler, output: Callable[[bytes], None]) -> X86Window:
-        number = len(self._windows)
-        if number == native.MAX_WINDOWS:
-            raise InternalError(f"more than {native.MAX_WINDOWS} device windows")
-        window = X86Window(self, number, handler, output)
-        self._windows.append(window)
-        self.native.engine.windows[number] = ctypes.pointer(window.twin)
-        self.native.engine.window_count = number + 1
-        return window
-
     def map_mmio(
-        self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = _nothing
-    ) -> X86Window:
+        self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output
+    ) -> UnicornWindow:
+        """``output`` gets what is written to the register named by ``UnicornWindow.set_output``."""
         window = self._new_window(handler, output)
-        twin = ctypes.addressof(window.twin)
-        self._map_window(base, size, "timevm_x86_device", twin)
-        return window
-
-    def _map_window(self, base: int, size: int, functions: str, user: int) -> None:
-        read, write = (_address_of(self._library, f"{functions}_{way}") for way in ("read", "write"))
-        error = unicorn_library.mmio_map(self._handle, base, size, read, user, write, user)
-        unicorn_library.check(error, f"map a device at {base:#x}")
+        self._map_window(base, size, "timevm_x86_device", ctypes.addressof(window.twin))
         self._mapped.append((base, base + size))
+        return window
 
     def map_ports(
-        self, base: int, count: int, handler: MmioHandler, output: Callable[[bytes], None] = _nothing
-    ) -> X86Window:
+        self, base: int, count: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output
+    ) -> UnicornWindow:
         """An access belongs to the window of its first port, whatever its size; a later window hides earlier ones."""
         window = self._new_window(handler, output)
         number = window.twin.number
@@ -338,47 +246,9 @@ class X86Cpu:
     def code_changed(self, base: int, size: int) -> None:
         self._library.timevm_x86_code_changed(self._address, base, size)
 
-    def flush_translations(self) -> None:
-        """Drop all translated code; only speed changes."""
-        self._flush_translations(self._state)
-
     def set_a20(self, level: bool) -> None:
         """Address line 20; on after power-on."""
-        self._set_a20(self._state, int(level))
-
-    # ---- calls from native code; an exception is kept and raised by `run`
-
-    def _fail(self, error: BaseException) -> None:
-        if self._failure is None:
-            self._failure = error
-        self.native.engine.stop = native.STOP_CALLBACK_FAILED
-        self._look_soon()
-
-    def _look_soon(self) -> None:
-        engine = self.native.engine
-        engine.horizon -= engine.budget
-        engine.budget = 0
-
-    def _device_read(self, window: int, offset: int, size: int) -> int:
-        try:
-            return self._windows[window].handler.read(offset, size) & TOP
-        except BaseException as error:  # noqa: BLE001 - must not cross native frames; raised again by run()
-            self._fail(error)
-            return 0
-
-    def _device_write(self, window: int, offset: int, size: int, value: int) -> None:
-        try:
-            target = self._windows[window]
-            target.drain()
-            target.handler.write(offset, size, value)
-        except BaseException as error:  # noqa: BLE001 - must not cross native frames; raised again by run()
-            self._fail(error)
-
-    def _drain_output(self, window: int) -> None:
-        try:
-            self._windows[window].drain()
-        except BaseException as error:  # noqa: BLE001 - must not cross native frames; raised again by run()
-            self._fail(error)
+        self._set_a20(self._cpu_state, int(level))
 
     def _take_acknowledge(self) -> int:
         try:
@@ -395,20 +265,18 @@ class X86Cpu:
         return int(machine.engine.horizon - machine.engine.budget - machine.pending)
 
     @property
-    def _pc(self) -> int:
+    def _stop_pc(self) -> int:
         return (self._code_base.value + self._ip.value) & TOP
 
-    @property
-    def waiting(self) -> bool:
-        """The CPU executed HLT and nothing wakes it."""
-        return self._waiting
+    def _wakes(self) -> bool:
+        return self.interrupt_pending()
 
-    def kick(self) -> None:
-        self.native.engine.kick = 1
-
-    def ask_attention(self) -> None:
-        self.native.engine.kick = 1
-        self._look_soon()
+    def _start(self, icount: int) -> int:
+        if not self._holes_filled:
+            self._fill_holes()
+        engine = self.native.engine
+        engine.horizon, engine.budget = icount, 0
+        return int(self._library.timevm_x86_run(self._address, self._ip.value))
 
     def ask_stop(self, kind: StopKind) -> None:
         """CPU thread, also in a device access: ``run`` returns with this kind of stop before the next instruction.
@@ -416,63 +284,19 @@ class X86Cpu:
         For what devices of the board do: POWER_OFF, RESET.
         """
         self._asked = kind
-        self.native.engine.stop = native.STOP_FIRMWARE_CALL
+        self.native.engine.stop = STOP_FIRMWARE_CALL
         self._look_soon()
 
-    def run(self, limit: int) -> Stop:
-        """Run until ``icount == limit`` at the latest.  About 10 us a call, nothing per block."""
-        engine = self.native.engine
-        self._apply_stops()
-        if not self._holes_filled:
-            self._fill_holes()
-        if self._waiting:
-            if not self.interrupt_pending():
-                return Stop(StopKind.IDLE, self.icount, self._pc)
-            self._waiting = False
-        while True:
-            start = self.icount
-            if start >= limit:
-                return Stop(StopKind.LIMIT, start, self._pc)
-            engine.limit = limit
-            engine.entered = start
-            engine.stop = native.STOP_NONE
-            engine.horizon, engine.budget = start, 0
-            self._next_block_flags.value = 0xFFFF_FFFF
-            error = self._library.timevm_x86_run(self._address, self._ip.value)
-            for window in self._windows:
-                window.drain()
-            self._raise_failure()
-            stop = self._stopped(engine.stop, error)
-            if stop is not None:
-                return stop
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
-
     def _stopped(self, reason: int, error: int) -> Stop | None:
-        """Why emulation came back; None: go on."""
-        engine = self.native.engine
-        icount, pc = self.icount, self._pc
+        icount, pc = self.icount, self._stop_pc
         if error != const.UC_ERR_OK:
             raise GuestError(f"the CPU cannot go on at {pc:#x} after {icount} instructions: {unicorn.UcError(error)}")
         if self._asked is not None:
             asked, self._asked = self._asked, None
             return Stop(asked, icount, pc)
-        if reason in (native.STOP_LIMIT, native.STOP_SETTLED):
-            return Stop(StopKind.LIMIT, icount, pc)
-        if reason == native.STOP_KICK:
-            engine.kick = 0
-            return Stop(StopKind.KICK, icount, pc)
-        if reason == native.STOP_BREAKPOINT:
-            self.pass_breakpoint()
-            return Stop(StopKind.BREAKPOINT, icount, pc)
-        if reason == native.STOP_WATCHPOINT:
-            engine.skip_watchpoint_at = icount
-            return Stop(StopKind.WATCHPOINT, icount, pc, int(engine.stop_address), bool(engine.stop_is_write))
-        if reason != native.STOP_NONE:
-            raise InternalError(f"the native hooks stopped for an unknown reason ({reason})")
+        stop = self._common_stop(reason)
+        if stop is not None:
+            return stop
         if not self._halted.value:
             return Stop(StopKind.RESET, icount, pc, detail="triple fault")
         self._waiting = not self.interrupt_pending()
@@ -521,12 +345,12 @@ class X86Cpu:
         if name not in FLOAT:
             raise UserError(f"unknown register '{name}'")
         if name.startswith("st"):
-            mantissa, exponent = self._engine.reg_read(self._stack_register(name))
+            mantissa, exponent = self._unicorn.reg_read(self._stack_register(name))
             return int(mantissa) | int(exponent) << 64
-        return int(self._engine.reg_read(FLOAT[name][0]))
+        return int(self._unicorn.reg_read(FLOAT[name][0]))
 
     def _stack_register(self, name: str) -> int:
-        top = int(self._engine.reg_read(x86.UC_X86_REG_FPSW)) >> 11 & 7
+        top = int(self._unicorn.reg_read(x86.UC_X86_REG_FPSW)) >> 11 & 7
         return int(x86.UC_X86_REG_FP0) + (top + int(name[2:])) % 8
 
     def write_register(self, name: str, value: int) -> None:
@@ -542,94 +366,25 @@ class X86Cpu:
         elif name not in FLOAT:
             raise UserError(f"unknown register '{name}'")
         elif name.startswith("st"):
-            self._engine.reg_write(self._stack_register(name), (value & TOP, value >> 64))
+            self._unicorn.reg_write(self._stack_register(name), (value & TOP, value >> 64))
         else:
-            self._engine.reg_write(FLOAT[name][0], value)
+            self._unicorn.reg_write(FLOAT[name][0], value)
         self._place(icount)
 
-    def translate(self, address: int) -> int | None:
-        attributes = (c_uint64 * 4)()
-        page = self._translate(self._state, address & ~0xFFF & TOP, attributes)
-        return None if page == TOP else int(page) | (address & 0xFFF)
+    # ---- stops
 
-    # ---- break- and watchpoints
-
-    def set_breakpoints(self, addresses: frozenset[int]) -> None:
-        """Free; what changed is applied when the CPU runs next.  An address is linear."""
-        self._breakpoints = addresses
-
-    def set_watchpoints(self, watchpoints: frozenset[Watchpoint]) -> None:
-        """Free; while there are any, every load and store of the guest takes Unicorn's slow path.
-
-        Raises UserError for more than the native table holds.
-        """
-        if len(watchpoints) > native.MAX_WATCHES:
-            raise UserError(f"more than {native.MAX_WATCHES} watchpoints")
-        self._watchpoints = watchpoints
-
-    def pass_breakpoint(self) -> None:
-        self.native.engine.skip_breakpoint_at = self.icount
-        self.native.engine.skip_breakpoint_pc = self._pc
-
-    def _apply_breakpoints(self) -> None:
+    def _apply_breakpoints(self, changed: frozenset[int]) -> None:
         """Costs the translation of a few blocks for each that comes or goes: blocks begin at breakpoints."""
-        changed = self._breakpoints ^ self._applied_breakpoints
-        self._applied_breakpoints = self._breakpoints
         ordered = sorted(self._breakpoints)
         self._breakpoint_table = (c_uint64 * max(1, len(ordered)))(*ordered)
         self.native.breakpoints = ctypes.addressof(self._breakpoint_table)
         self.native.breakpoint_count = len(ordered)
-        places = [self.translate(address) for address in changed]
-        if None in places:
-            self.flush_translations()  # it may have been translated in another address space
-        for place in places:
-            if place is not None:
-                self.code_changed(place, 1)
 
-    def _apply_watchpoints(self) -> None:
-        engine = self.native.engine
-        self._applied_watchpoints = self._watchpoints
-        for handle in self._watch_hooks:
-            unicorn_library.check(unicorn_library.hook_delete(self._handle, handle), "remove a watchpoint")
-        self._watch_hooks.clear()
-        engine.watch_count = len(self._watchpoints)
-        for place, watch in enumerate(sorted(self._watchpoints, key=lambda watch: (watch.address, watch.length))):
-            engine.watches[place] = native.Watch(watch.address, watch.length, WATCH_KINDS[watch.kind])
-        if self._watchpoints:
-            for kind in (const.UC_HOOK_MEM_READ, const.UC_HOOK_MEM_WRITE):
-                self._watch_hooks.append(self._hook(kind, "timevm_x86_access"))
-        self.flush_translations()  # whether accesses are looked at is decided when code is translated
-
-    def _apply_stops(self) -> None:
-        if self._breakpoints != self._applied_breakpoints:
-            self._apply_breakpoints()
-        if self._watchpoints != self._applied_watchpoints:
-            self._apply_watchpoints()
-
-    def run_collecting(self, limit: int) -> Collected:
-        """10^5 stops cost native time only; about 1 us for each that is kept."""
-        engine = self.native.engine
-        engine.skip_breakpoint_at = engine.skip_watchpoint_at = -1
-        engine.passed_count = 0
-        engine.collect = 1
-        try:
-            stop = self.run(limit)
-        finally:
-            engine.collect = 0
-        count = int(engine.passed_count)
-        kept = range(max(0, count - native.MAX_PASSED), count)
-        passed = [_passed_stop(engine.passed[number % native.MAX_PASSED]) for number in kept]
-        return Collected(stop, passed, complete=count <= native.MAX_PASSED)
-
-    def settle(self) -> Stop:
-        engine = self.native.engine
-        engine.settle_at = self.icount
-        engine.collect = 1
-        try:
-            return self.run(self.icount + 1)
-        finally:
-            engine.settle_at = -1
-            engine.collect = 0
+    def trace_code(self) -> CodeTrace:
+        if self._trace is None:
+            self._trace = CodeTrace()
+            self.native.executed = self._trace.address
+        return self._trace
 
     # ---- state
 
@@ -682,8 +437,3 @@ class X86Cpu:
         self.native.nmi, self.native.nmi_line = state["nmi"], state["nmi_line"]
         self.native.warp_ns = state["warp_ns"]
         self._place(state["icount"])
-
-
-def _passed_stop(passed: native.PassedStop) -> Stop:
-    kind = StopKind.WATCHPOINT if passed.is_watchpoint else StopKind.BREAKPOINT
-    return Stop(kind, int(passed.icount), int(passed.pc), int(passed.address), bool(passed.is_write))

@@ -1,4 +1,5 @@
 /* Blocks, stops, devices and time. */
+#include "code_trace.h"
 #include "x86_64.h"
 
 #include <stddef.h>
@@ -65,9 +66,11 @@ EXPORT void timevm_x86_block(void *unicorn, uint64_t pc, uint32_t size, struct t
     struct x86_64 *cpu = running;
     int64_t count = block->icount;
 
-    (void)unicorn, (void)pc, (void)size;
+    (void)unicorn;
     if (__builtin_expect(cpu->engine.budget < count, 0))
         slow_block(cpu, count);
+    if (cpu->executed)
+        trace_block(cpu->executed, pc, size);
     cpu->engine.budget -= count;
     cpu->block = block;
 }
@@ -78,7 +81,7 @@ EXPORT void timevm_x86_marked_block(void *unicorn, uint64_t pc, uint32_t size, s
     struct x86_64 *cpu = running;
     struct engine *engine = &cpu->engine;
 
-    (void)unicorn, (void)size;
+    (void)unicorn;
     if (block->cflags & BLOCK_LIMIT) {
         /* A limit that is not ours: Unicorn left the block before a store into it, to do that store alone. */
         if (!cpu->limit_requested && cpu->block) {
@@ -100,6 +103,8 @@ EXPORT void timevm_x86_marked_block(void *unicorn, uint64_t pc, uint32_t size, s
     }
     if (block->cflags & BLOCK_CLOBBERS)
         keep_flags(cpu);
+    if (cpu->executed)
+        trace_block(cpu->executed, pc, size);
     engine->budget -= block->icount;
     cpu->block = block;
 }

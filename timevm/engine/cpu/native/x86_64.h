@@ -142,6 +142,7 @@ struct x86_64 {
     uint64_t interrupts; /* statistics */
 
     int64_t (*acknowledge)(void); /* into Python: the vector of the interrupt that is taken; negative: none */
+    uint8_t *executed; /* marks of the code that ran (timevm/engine/cpu/code_trace.py); NULL: nobody asks */
     uint16_t port_base[64]; /* by window */
     uint8_t ports[PORTS];   /* window of each port */
 };

@@ -129,6 +129,7 @@ class X86(ctypes.Structure):
         ("nmi_line", c_uint32),
         ("interrupts", c_uint64),
         ("acknowledge", Acknowledge),
+        ("executed", c_void_p),
         ("port_base", c_uint16 * MAX_WINDOWS),
         ("ports", c_uint8 * PORTS),
     ]
