@@ -111,7 +111,7 @@ class Checkpoints:
         self.budget = default_budget() if budget is None else budget
         pages = machine.ram.page_count
         # the start, the present and where a journey began stay whatever the budget says
-        self._store = PageStore(self.budget // PAGE + 3 * pages)
+        self._store = PageStore(self.budget // PAGE + 4 * pages)
         self._dirty = machine.dirty.log(everything=False)
         #: what was written before that; for the first checkpoint
         self._first: Numbers | None = machine.dirty.ever()
