@@ -1,4 +1,4 @@
-# make demo: record and replay the shipped guest.  make check: everything CI runs.  make bench: the figures of docs/performance.md.
+# make demo: record the shipped guest, replay it, run it backwards to its bug.  make check: everything CI runs.  make bench: the figures of docs/performance.md.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin

@@ -49,7 +49,8 @@ _HELPER = Path(__file__).with_name("gdbinit.py")
 _STEP_FLAGS = 1
 _MOVED = (
     "timevm: the machine is at another moment now (instruction {icount}); gdb still shows the one before. "
-    "'maint flush register-cache' makes it look again, and with 'source {helper}' it does so by itself\n"
+    "'maint flush register-cache' and 'maint flush dcache' make it look again, and with 'source {helper}' it does so "
+    "by itself\n"
 )
 _WRITE_REFUSALS = {
     ReplayMode.PLAY: "registers and memory cannot be written while replaying: what happened stays as it was",

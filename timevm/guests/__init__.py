@@ -6,3 +6,5 @@ from pathlib import Path
 
 #: bare metal for ``-M virt``, with its debugging information
 DEMO_AARCH64 = Path(__file__).with_name("demo-aarch64.elf")
+#: what it was built from, for debuggers: links to ``examples/guests/demo``, copies in an installed package
+DEMO_SOURCES = Path(__file__).with_name("sources")

@@ -1,0 +1,1 @@
+../../../examples/guests/demo/main.c
