@@ -16,6 +16,7 @@ from timevm.engine.machine.outcome import RunEnd
 from timevm.engine.machine.spec import MachineSpec
 from timevm.engine.replay.events import Event, Request, RequestKind, SerialInput
 from timevm.engine.replay.gate import NEVER
+from timevm.engine.replay.record_gate import RecordGate
 
 
 class Prompted(Terminal):
@@ -187,3 +188,45 @@ def test_virtual_time_and_icount_go_on_over_a_reset(tmp_path: Path) -> None:
     assert (machine.icount, machine.now_ns()) == before
     assert machine.read_register("pc") == 0x4008_0000
     machine.finish("reset")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_everything_at_once_with_digests_close_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Resets in the middle of interrupts, typing, the button, kicks; compared every thousand instructions and more."""
+    chance = random.Random(seed)
+    defaults = RecordGate.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "digest_interval", chance.choice([1000, 5000]))
+    spec = bare_guest("irq", tmp_path / "x.rr", shift=chance.choice([0, 3, 7]))
+    terminal = Terminal()
+    machine = build(spec, terminal)
+    resets, limit = [], 0
+    for _ in range(60):
+        limit += chance.choice([1, 3, 50, 1000, 10_000])
+        while (result := machine.run(limit)).end in (RunEnd.RESET, RunEnd.KICKED):
+            if result.end is RunEnd.RESET:
+                resets.append(result.icount)
+                machine.reset()
+        for _ in range(chance.choice([0, 0, 1, 2])):
+            text = bytes(chance.choice(b"abcxyz\r") for _ in range(chance.randint(1, 20)))
+            events: list[Event] = [SerialInput(0, text), RESET_BUTTON, POWER_BUTTON]
+            machine.inject(chance.choice(events))
+        if chance.random() < 0.2:
+            machine.kick()
+    icount, virtual_ns = machine.icount, machine.now_ns()
+    machine.finish("quit")
+    assert len(resets) > 3
+    for longest in (1_000_000, 3000, 40):
+        again = Terminal()
+        machine = build(replace(spec, mode="play"), again)
+        resets_again, limit = [], 0
+        while (result := machine.run(limit)).end is not RunEnd.RECORDING_ENDED:
+            if result.end is RunEnd.RESET:
+                resets_again.append(result.icount)
+                machine.reset()
+            limit = machine.icount + chance.randint(1, longest)
+        assert (bytes(again.console), machine.icount, machine.now_ns()) == (bytes(terminal.console), icount, virtual_ns)
+        assert resets_again == resets
+        machine.finish("quit")
