@@ -2,7 +2,8 @@
 
 A program is a row of chunks.  A fault of any kind is logged (vector, error code, address, flags, CR2, a checksum of the
 registers) and execution goes on at the next chunk, so that programs may consist of anything; the kernel's pages are not
-accessible to them, two pages of their data are read-only, and behind RAM 2 MiB of nothing are mapped.
+accessible to them, two pages of their data are read-only, and behind RAM 2 MiB of nothing are mapped.  A few
+interrupts come at random.
 ``python -m tests.engine.cpu.x86_random MODE FIRST COUNT`` runs many.
 """
 
@@ -76,6 +77,14 @@ KERNEL = (
     inc edi
     cmp edi, 32
     jne 3b
+    lea rax, [rip + irq]
+    mov ebx, 0x8400
+    mov [rbx], ax
+    mov word ptr [rbx + 2], 8
+    mov word ptr [rbx + 4], 0x8e00
+    shr rax, 16
+    mov [rbx + 6], ax
+    mov dword ptr [rbx + 8], 0
     mov rax, 0x600
     mov rcx, cr4
     or rax, rcx
@@ -142,7 +151,16 @@ common:
     lea ebx, [rbx + 0x4000]
     add rsp, 16
     iretq
+irq:
+    push rax
+    mov rax, [rsp + 8]
+    add rax, [rsp + 24]
+    xor [interrupted], rax
+    rol qword ptr [interrupted], 7
+    pop rax
+    iretq
 .balign 16
+interrupted: .quad 0
 chunk: .quad 0, 0x180000
 selector: .quad 0
 data_selector: .quad 0
@@ -170,7 +188,7 @@ start:
     iretq
 """
 )
-for name in ("chunk", "selector", "data_selector", "place_of_code", "place_of_data", "end_of_stack"):
+for name in ("chunk", "interrupted", "selector", "data_selector", "place_of_code", "place_of_data", "end_of_stack"):
     KERNEL = KERNEL.replace(f"[{name}", f"[rip + {name}")
 
 
@@ -298,6 +316,8 @@ class Bench:
             board.cpu.write_register(name, value)
         for n in range(8):
             board.cpu.write_register(f"xmm{n}", rng.getrandbits(128))
+        #: icounts at which an interrupt is asked for
+        self.interrupts = sorted(self.start["icount"] + rng.randrange(LENGTH) for _ in range(6))
 
     def result(self) -> tuple[Any, ...]:
         board = self.board
@@ -311,18 +331,28 @@ class Bench:
             bytes(board.memory[:LOG]),
         )
 
+    def run(self, limit: int) -> int:
+        """To ``limit`` or the next interrupt.  Where it got to."""
+        board = self.board
+        while self.interrupts and board.cpu.icount >= self.interrupts[0]:
+            self.interrupts.pop(0)
+            board.cpu.set_interrupt("intr", True)
+        stop = board.run(min([limit, *self.interrupts[:1]]))
+        return stop.icount if stop.kind is StopKind.LIMIT else limit
+
     def whole(self, seed: int) -> tuple[Any, ...]:
         self.begin(seed)
-        self.board.run(self.start["icount"] + LENGTH)
+        end = self.start["icount"] + LENGTH
+        while self.run(end) < end:
+            pass
         return self.result()
 
     def sliced(self, seed: int, sizes: tuple[int, ...]) -> tuple[Any, ...]:
         self.begin(seed)
         rng = random.Random(seed)
         end = self.start["icount"] + LENGTH
-        while (stop := self.board.run(min(end, self.board.cpu.icount + rng.choice(sizes)))).kind is StopKind.LIMIT:
-            if stop.icount == end:
-                break
+        while self.run(min(end, self.board.cpu.icount + rng.choice(sizes))) < end:
+            pass
         return self.result()
 
 
