@@ -362,3 +362,28 @@ async def test_the_human_monitor_at_a_real_terminal(tmp_path: Path, how: str) ->
             assert await daemon.ends() == 0
         finally:
             terminal.close()
+
+
+async def test_the_console_of_a_replay_is_shown_once(tmp_path: Path) -> None:
+    console = recorded(tmp_path, b"abcdefghq")
+    replay = [*irq_guest(), *REPLAY, "-serial", "file:console", "-S", *QMP]
+    async with running(replay, tmp_path) as daemon, qmp(daemon, tmp_path / "qmp") as client:
+
+        async def monitor(line: str) -> str:
+            return str(await client.execute("human-monitor-command", {"command-line": line}))
+
+        await monitor("replay_seek end")
+        end: Any = await client.execute("query-replay")
+        await monitor("reverse_stepi 100")
+        await monitor("reverse_continue")
+        assert (await client.execute("query-replay"))["icount"] == 0  # type: ignore[index]
+        for part in range(1, 8):
+            await monitor(f"replay_seek {end['icount'] * part // 8}")
+            await monitor("reverse_stepi 10")
+            await monitor("stepi 20")
+        await client.execute("cont")
+        await status(client, "paused")
+        assert await client.execute("query-replay") == end
+        await client.execute("quit")
+        assert await daemon.ends() == 0, daemon.errors
+    assert (tmp_path / "console").read_bytes() == console

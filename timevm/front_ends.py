@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -30,6 +31,10 @@ from timevm.monitor.hmp.terminal import Terminal
 from timevm.monitor.qmp.server import qmp_session
 from timevm.qmp_schema.extension import TimevmCheckpoint, TimevmCheckpoints
 from timevm.wiring import CharacterDevices, endpoint_of
+
+_log = logging.getLogger(__name__)
+#: seconds between two sessions on a device whose peer spoilt the first one
+_AGAIN = 0.2
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 
@@ -101,7 +106,7 @@ class FrontEnds:
             wrapped = over_telnet(handler) if place.endpoint.telnet else handler
             self._spawn(place.serve(wrapped), f"{what} {name}")
         else:
-            self._spawn(serve_device(place, handler), f"{what} {name}")
+            self._spawn(_serve_for_ever(place, handler), f"{what} {name}")
 
     async def _human_monitor(self, place: Backend, terminal: Terminal | None, echo: bool) -> None:
         """On a device that is no endpoint; of a shared one, a session for each time that it has the focus."""
@@ -113,13 +118,13 @@ class FrontEnds:
         if terminal is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, _take_size, terminal)
         if not isinstance(place, FrontEnd):
-            await serve_device(place, session)
+            await _serve_for_ever(place, session)
             return
         if terminal is not None:
             terminal.draws = place.let_draw
         while (visit := await place.next_visit()) is not None:
             while not visit.over:  # Ctrl-D ends a session: here is the next one
-                await serve_device(visit, session)
+                await _serve_once(visit, session)
 
     # -- gdb
 
@@ -160,6 +165,22 @@ class FrontEnds:
             await server.close()
         elif self._config.gdb in self._devices.endpoints:
             await self._devices.endpoints[self._config.gdb].close()
+
+
+async def _serve_once(device: Backend, session: Handler) -> bool:
+    """As ``serve_device``; a session that its peer has spoilt is reported."""
+    try:
+        return await serve_device(device, session)
+    except (TimevmError, OSError) as failure:
+        _log.warning("%s: %s", device.description, failure)
+        return False
+
+
+async def _serve_for_ever(device: Backend, session: Handler) -> None:
+    while True:
+        if await _serve_once(device, session):
+            return
+        await asyncio.sleep(_AGAIN)
 
 
 def _needs_echo(backend: AnyBackend) -> bool:

@@ -26,6 +26,8 @@ class _DeviceTransport(asyncio.Transport):
         self._may_read.set()
         self._paused = False
         self._closing = False
+        #: the device will give nothing any more
+        self.ended = False
 
     async def run(self) -> None:
         """Until the writer is closed and everything is sent."""
@@ -42,6 +44,7 @@ class _DeviceTransport(asyncio.Transport):
         while data := await self._backend.receive():
             self._reader.feed_data(data)
             await self._may_read.wait()
+        self.ended = True
         self._reader.feed_eof()
 
     async def _send(self) -> None:
@@ -95,10 +98,11 @@ class _DeviceTransport(asyncio.Transport):
         return default
 
 
-async def serve_device(backend: Backend, session: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> None:
+async def serve_device(backend: Backend, session: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> bool:
     """Let ``session`` speak over ``backend`` (open already, and not closed here); return when it has ended.
 
-    A device is not a connection: its session begins at once, and may end before the device does.
+    A device is not a connection: its session begins at once, and may end before the device does.  True if the device
+    has ended too: there is no use in another session.
     """
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=CHUNK, loop=loop)
@@ -111,6 +115,7 @@ async def serve_device(backend: Backend, session: Callable[[asyncio.StreamReader
         await session(reader, writer)
         writer.close()
         await carrying
+        return transport.ended
     finally:
         carrying.cancel()
         await asyncio.gather(carrying, return_exceptions=True)

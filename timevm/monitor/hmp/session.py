@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from timevm.errors import PeerError
@@ -15,6 +16,8 @@ from timevm.monitor.hmp.terminal import Terminal
 
 if TYPE_CHECKING:
     from timevm.monitor.hmp.console import Console
+
+_log = logging.getLogger(__name__)
 
 #: bytes that may wait for a client before it is dropped
 MAX_UNREAD = 1 << 20
@@ -68,6 +71,8 @@ class _Connection:
                 self._reading = reading
         except* (ConnectionError, BrokenPipeError):
             pass  # the client is gone: nobody is left to be told
+        except* PeerError as spoilt:
+            _log.warning("%s", spoilt.exceptions[0])
 
     def _greeting(self) -> str:
         version = ".".join(map(str, QEMU_VERSION))
