@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.engine.machine.pc_guests import BOOT_SECTOR, assemble, kernel
 from tests.linux.harness import Terminal, assert_same, build, record, replay
+from tests.peers import need
 from timevm.engine.machine.boards import SEABIOS, board_for
 from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.outcome import RunEnd
@@ -303,3 +305,37 @@ def test_without_firmware_and_kernel_the_message_says_what_to_install(
     with pytest.raises(UserError, match="apt-get install seabios"):
         board.with_firmware(pc())
     assert board.with_firmware(pc(tmp_path / "k")).bios is None
+
+
+GRUB = """serial --unit=0 --speed=115200
+terminal_output serial
+set timeout=0
+menuentry guest {
+    multiboot /kernel one two
+    module /module
+}
+"""
+
+
+def test_seabios_and_grub_start_a_kernel_from_a_cd(tmp_path: Path) -> None:
+    """El Torito, packet commands, multiboot: from an ISO image that grub-mkrescue made; recorded and replayed."""
+    firmware()
+    body = """
+    mov esi, [ebx + 16]     ; the command line, in the multiboot information
+    call put
+    mov esi, [ebx + 24]     ; the first module's first byte
+    mov esi, [esi]
+    call put
+    jmp off
+    """
+    tree = tmp_path / "tree"
+    (tree / "boot" / "grub").mkdir(parents=True)
+    (tree / "boot" / "grub" / "grub.cfg").write_text(GRUB)
+    kernel(body, tmp_path / "k").rename(tree / "kernel")
+    (tree / "module").write_bytes(b"; the module\0")
+    image = tmp_path / "cd.iso"
+    need("xorriso")
+    subprocess.run([need("grub-mkrescue"), "-o", image, tree], check=True, capture_output=True, timeout=120)
+    outcome = record(recorded(with_disk(pc(), image, "ide-cd"), tmp_path))
+    assert outcome.console.endswith(b"one two; the module"), outcome.console[-200:]
+    assert_same(outcome, replay(recorded(with_disk(pc(), image, "ide-cd"), tmp_path)))

@@ -28,6 +28,8 @@ class I8254(ByteRegisters):
     """
 
     window = 4
+    _speaker_until: int
+    _speaker_level: bool
 
     def __init__(self, name: str, interrupt: InterruptLine, time: VirtualTime) -> None:
         self.name = name
@@ -42,6 +44,7 @@ class I8254(ByteRegisters):
             counter.reset()
         self._deadline: int | None = None  # tick of the next rising edge of OUT0
         self._level = False
+        self._forget_speaker()
 
     def state(self) -> dict[str, Any]:
         return {
@@ -55,17 +58,31 @@ class I8254(ByteRegisters):
             counter.restore(saved)
         self._deadline = state["deadline"]
         self._level = state["level"]
+        self._forget_speaker()
 
     # port 61h
 
     def set_speaker_gate(self, level: bool) -> None:
         self._counters[SPEAKER].set_gate(level, self._tick())
+        self._forget_speaker()
 
     def speaker_gate(self) -> bool:
         return self._counters[SPEAKER].gate
 
-    def speaker_output(self) -> bool:
-        return self._counters[SPEAKER].output(self._tick())
+    def speaker_output(self, now_ns: int) -> bool:
+        """OUT2 now.  Boot loaders poll it a million times to measure the CPU: what stays as it is is kept."""
+        if now_ns < self._speaker_until:
+            return self._speaker_level
+        counter, tick = self._counters[SPEAKER], now_ns * FREQUENCY // SECOND_NS
+        self._speaker_level = counter.output(tick)
+        rise = counter.next_rise(tick)
+        if not self._speaker_level and rise is not None:
+            self._speaker_until = _first_ns_of(rise)
+        return self._speaker_level
+
+    def _forget_speaker(self) -> None:
+        self._speaker_until = 0  # ns of virtual time up to which OUT2 is known to be `level`
+        self._speaker_level = False
 
     # the guest
 
@@ -89,6 +106,8 @@ class I8254(ByteRegisters):
             offset = value >> 6
         if offset == TIMER:
             self._follow(tick)
+        elif offset == SPEAKER:
+            self._forget_speaker()
 
     def _read_back(self, command: int, tick: int) -> None:
         for number, counter in enumerate(self._counters):
@@ -111,8 +130,7 @@ class I8254(ByteRegisters):
         if self._deadline is None:
             self._rise.cancel()
         else:
-            # The first nanosecond at which this tick has come.
-            self._rise.arm(-(-self._deadline * SECOND_NS // FREQUENCY))
+            self._rise.arm(_first_ns_of(self._deadline))
 
     def _rose(self) -> None:
         # A timer that was armed before a reset says nothing: the deadline went with the other registers.
@@ -122,9 +140,14 @@ class I8254(ByteRegisters):
             self._set(True)
             self._deadline = self._counters[TIMER].next_rise(tick)
             if self._deadline is not None:
-                self._rise.arm(-(-self._deadline * SECOND_NS // FREQUENCY))
+                self._rise.arm(_first_ns_of(self._deadline))
 
     def _set(self, level: bool) -> None:
         if level != self._level:
             self._level = level
             self._interrupt.set(level)
+
+
+def _first_ns_of(tick: int) -> int:
+    """The first nanosecond of virtual time at which this tick has come."""
+    return -(-tick * SECOND_NS // FREQUENCY)

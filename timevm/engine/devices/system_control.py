@@ -40,12 +40,13 @@ class Port61(ByteRegisters):
         self._stored = state["stored"]
 
     def read_byte(self, offset: int) -> int:
+        now = self._time.now_ns()
         value = self._stored
         if self._timer.speaker_gate():
             value |= TIMER_GATE
-        if self._timer.speaker_output():
+        if self._timer.speaker_output(now):
             value |= TIMER_OUTPUT
-        if self._time.now_ns() // REFRESH_NS & 1:
+        if now // REFRESH_NS & 1:
             value |= REFRESH
         return value
 
