@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import sys
+from functools import lru_cache
 from typing import Any
 
 from tests.engine.cpu.x86_assembler import link
@@ -273,6 +274,7 @@ def instruction(rng: random.Random, mode: str) -> bytes:
     return rng.randbytes(rng.randrange(1, 8))
 
 
+@lru_cache(1)
 def program(seed: int, mode: str) -> bytes:
     rng = random.Random(seed * 4 + len(mode))
     chunks = []
@@ -407,12 +409,12 @@ def main() -> None:
     bad = 0
     for seed in range(first, first + count):
         whole = bench.whole(seed)
-        for sizes in ((1,), (1, 2, 3, 7, 20)):
-            found = differences(whole, bench.sliced(seed, sizes))
-            if found:
-                bad += 1
-                print(f"{mode} seed {seed} {sizes}: {found}", flush=True)
-        found = faults_are_clean(bench, seed) if seed % 20 == 0 else ""
+        sizes = (1,) if seed % 3 == 0 else (1, 2, 3, 7, 20)
+        found = differences(whole, bench.sliced(seed, sizes))
+        if found:
+            bad += 1
+            print(f"{mode} seed {seed} {sizes}: {found}", flush=True)
+        found = faults_are_clean(bench, seed) if seed % 50 == 0 else ""
         if found:
             bad += 1
             print(f"{mode} seed {seed}: {found}", flush=True)
