@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import signal
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,18 @@ async def test_signals_close_the_recording_in_order(tmp_path: Path, number: sign
     verify(tmp_path / "run.rr")
     again = run([*irq_guest(), *REPLAY, "-serial", "stdio"], cwd=tmp_path)
     assert (again.returncode, again.stdout) == (0, console)
+
+
+def test_a_full_disk_ends_the_recording_and_not_the_machine(tmp_path: Path) -> None:
+    rr = "shift=3,sleep=off,rr={},rrfile=run.rr"
+    limited = shlex.join(command([*irq_guest(), "-icount", rr.format("record"), "-serial", "null"]))
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 8; exec {limited}"], cwd=tmp_path, capture_output=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count(b"cannot be continued after instruction") == 1 == done.stderr.count(b"\n")
+    again = run([*irq_guest(), "-icount", rr.format("replay"), "-serial", "null"], cwd=tmp_path)
+    assert again.returncode == 0 and b"the recording ends at instruction" in again.stderr
 
 
 async def test_the_shared_terminal(tmp_path: Path) -> None:

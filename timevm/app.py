@@ -78,6 +78,7 @@ class _Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._front_ends: FrontEnds | None = None
         self._signals = 0
+        self._said: set[str] = set()
         #: there was a first instruction, or there may be one
         self._begun = False
 
@@ -104,6 +105,10 @@ class _Daemon:
             await devices.close()
 
     def _say(self, text: str) -> None:
+        """Each sentence once: what stops the machine may come up again when it is left."""
+        if text in self._said:
+            return
+        self._said.add(text)
         for line in text.splitlines() or [""]:
             print(f"{self._config.program}: {line}", file=sys.stderr, flush=True)
 
