@@ -132,13 +132,16 @@ def test_a_journal_over_the_disk_of_a_snapshot() -> None:
         new[offset : offset + len(piece)] = piece
         versions.append(bytes(new))
     journal = Journal(MemoryNode(versions[0]))
+    assert journal.knows(0) and not journal.knows(10)
     journal.adopt(10, MemoryNode(versions[10]))
     for number in range(11, 21):
         journal.write(*writes[number], number)
+    assert not journal.knows(15)
     for version in range(10, 21):
         assert journal.read(0, 1 << 17, version) == versions[version]
     for number in range(1, 21):
         journal.write(*writes[number], number)
+    assert journal.knows(15) and not journal.knows(21)
     for version in range(21):
         assert journal.read(0, 1 << 17, version) == versions[version]
 

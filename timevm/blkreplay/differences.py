@@ -7,18 +7,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from timevm.blkreplay.journal import Journal
-from timevm.blkreplay.node import BlockNode
 from timevm.blkreplay.qcow2.entries import COPIED, Table
 from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.blkreplay.qcow2.snapshot_operations import SnapshotReader
 
 
-def overlay_of(image: Qcow2Image, base: BlockNode, journal: Journal, version: int) -> dict[int, bytes]:
+def overlay_of(image: Qcow2Image, journal: Journal, version: int) -> dict[int, bytes]:
     """Cluster number → bytes, of every cluster in which the disk of a replay is not the image's active one.
 
-    ``base``: what the replay began with, ``image`` or one of its snapshots.
+    The journal is over ``image`` or snapshots of it.
     """
     size = image.cluster_size
+    base = journal.base_at(version)
     touched = {offset // size for offset, _, _ in journal.changes(version)}
     if isinstance(base, SnapshotReader):
         touched.update(_differing(image, image.l1, base.l1))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, pairwise
 
 from timevm.blkreplay.granules import BLOCK, GRANULE, Part, parts, zero_parts
 from timevm.blkreplay.node import BlockNode
@@ -54,6 +54,14 @@ class Journal:
     @property
     def bytes_kept(self) -> int:
         return self._spool.size
+
+    def base_at(self, version: int) -> BlockNode:
+        """What ``changes`` of that version are changes of."""
+        return self._base_of(version)[1]
+
+    def knows(self, version: int) -> bool:
+        """Whether all writes that lead to ``version`` are here."""
+        return version == 0 or any(first == 1 and version <= last for first, last in self._known)
 
     def adopt(self, version: int, node: BlockNode) -> None:
         """The disk at ``version`` is what ``node`` reads: a snapshot was loaded whose earlier writes are not here."""
@@ -162,8 +170,9 @@ class Journal:
         return not any(first <= number <= last for first, last in reversed(self._known))
 
     def _learn(self, number: int) -> None:
-        for run in self._known:
-            if run[1] + 1 == number:
-                run[1] = number
-                return
         self._known.append([number, number])
+        self._known.sort()
+        for run, following in reversed([*pairwise(self._known)]):
+            if run[1] + 1 == following[0]:
+                run[1] = following[1]
+                self._known.remove(following)

@@ -191,6 +191,18 @@ def test_a_replays_disk_is_saved_into_the_image_beside_its_active_state(tmp_path
         assert read(later) == expected
         write(later, 0, b"v" * 10)
         assert read(later) == b"v" * 10 + expected[10:]
+        node = disk.image.node
+        assert isinstance(node, Qcow2Image)
+        later.drain()
+        record = node.save_snapshot("next", overlay=disk.snapshot_overlay())
+        assert node.snapshot_reader(record.id).read(0, SIZE) == read(later)
+        for used in ("mid", "rr:off.rr"):
+            if used in [record.tag for record in node.snapshots()]:
+                with pytest.raises(UserError, match=f"snapshot '{used}' of .* is in use"):
+                    node.delete_snapshot(used)
+                with pytest.raises(UserError, match="in use"):
+                    node.save_snapshot(used)
+        assert read(later) == b"v" * 10 + expected[10:]
         later.close()
 
 

@@ -38,6 +38,8 @@ class Qcow2Image:
         self.file = file
         self.backing = backing
         self.durable = durable
+        #: snapshots that somebody reads from for as long as the image is open
+        self.pinned: list[SnapshotRecord] = []
         self._broken: TimevmError | None = None
         self._closed = False
         self.reload()
@@ -200,9 +202,15 @@ class Qcow2Image:
         """Raises as ``save_snapshot``."""
         snapshot_operations.delete(self, self.find_snapshot(id_or_tag))
 
-    def snapshot_reader(self, id_or_tag: str) -> BlockNode:
-        """The snapshot's disk, read-only, without applying it; good until that snapshot is deleted."""
-        return snapshot_operations.SnapshotReader(self, self.find_snapshot(id_or_tag))
+    def snapshot_reader(self, id_or_tag: str, *, pin: bool = False) -> BlockNode:
+        """The snapshot's disk, read-only, without applying it; good until that snapshot is deleted.
+
+        ``pin``: to delete or replace it is refused while the image is open.
+        """
+        record = self.find_snapshot(id_or_tag)
+        if pin and record not in self.pinned:
+            self.pinned.append(record)
+        return snapshot_operations.SnapshotReader(self, record)
 
     # -- for the modules of this package
 

@@ -203,6 +203,11 @@ def _disk_part(image: Qcow2Image, l1: Table, disk_size: int) -> Table:
 
 
 def _drop(image: Qcow2Image, change: Transaction, record: SnapshotRecord) -> None:
+    if record in image.pinned:
+        raise UserError(
+            f"snapshot '{record.tag}' of {image.path} is in use: the disk is read from it. "
+            "It can be deleted when this timevm has ended"
+        )
     change.subtract_tree(load_l1(image, record))
     change.subtract_range(record.l1_offset, record.l1_entries * 8)
 

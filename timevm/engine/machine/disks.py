@@ -88,7 +88,7 @@ class Disk:
         Empty unless replaying.  The drive must be drained.
         """
         if isinstance(self.layer, Journal) and isinstance(self.image.node, Qcow2Image):
-            return overlay_of(self.image.node, self.image.base, self.layer, self.drive.writes)
+            return overlay_of(self.image.node, self.layer, self.drive.writes)
         return {}
 
     def load_snapshot(self, tag: str, writes: int) -> None:
@@ -101,7 +101,8 @@ class Disk:
         if not isinstance(node, Qcow2Image):
             raise UserError(f"'{self.image.name}' is no qcow2 image: only those hold snapshots")
         if isinstance(self.layer, Journal):
-            self.layer.adopt(writes, node.snapshot_reader(tag))
+            if not self.layer.knows(writes):
+                self.layer.adopt(writes, node.snapshot_reader(tag, pin=True))
         else:
             node.apply_snapshot(tag)
 
@@ -288,5 +289,5 @@ def _find_base(plan: DiskPlan, image: OpenImage, spec: MachineSpec, recorded: st
     for record in sorted(node.snapshots(), key=lambda one: one.tag not in likely):
         reader = node.snapshot_reader(record.id)
         if content_digest(reader) == recorded:
-            return reader, recorded
+            return node.snapshot_reader(record.id, pin=True), recorded
     return node, digest
