@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import random
+import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -111,4 +113,24 @@ def test_seabios_and_syslinux_start_linux(tmp_path: Path) -> None:
     outcome = record(spec)
     assert b"SYSLINUX" in outcome.console and b"TIMEVM-GUEST basic uname Linux" in outcome.console
     assert outcome.console.rstrip().endswith(b"reboot: Power down")
+    assert_same(outcome, replay(spec))
+
+
+def vmlinux(bzimage: Path, target: Path) -> Path:
+    """The ELF file inside a bzImage (boot.rst: payload_offset and payload_length), if it is packed with xz."""
+    data = bzimage.read_bytes()
+    offset, length = struct.unpack_from("<II", data, 0x248)
+    start = 512 * (1 + (data[0x1F1] or 4)) + offset
+    # the last 4 bytes are the unpacked size
+    target.write_bytes(lzma.decompress(data[start : start + length - 4]))
+    return target
+
+
+def test_vmlinux_starts_at_its_pvh_entry(tmp_path: Path) -> None:
+    spec = linux_pc("off", tmp_path / "elf.rr")
+    assert spec.kernel is not None
+    spec = replace(spec, kernel=vmlinux(spec.kernel, tmp_path / "vmlinux"))
+    outcome = record(spec)
+    assert b"TIMEVM-GUEST off" in outcome.console and outcome.console.rstrip().endswith(b"reboot: Power down")
+    assert outcome.icount < 4_000_000_000, "there was nothing to unpack"
     assert_same(outcome, replay(spec))

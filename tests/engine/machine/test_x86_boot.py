@@ -185,7 +185,8 @@ def note(name: bytes, kind: int, data: bytes) -> bytes:
 def vmlinux(*, machine: int = EM_X86_64, with_note: bool = True) -> bytes:
     segments = [Segment(HIGH, b"\xf4" * 4096, virtual=0xFFFF_FFFF_8010_0000)]
     if with_note:
-        segments.append(Segment(0, note(b"Xen\0", 18, struct.pack("<Q", 0x10_0040)), kind=PT_NOTE))
+        others = b"".join(note(b"Xen\0", kind, b"text\0\0\0\0") for kind in range(1, 18)) + note(b"GNU\0", 18, bytes(8))
+        segments.append(Segment(0, others + note(b"Xen\0", 18, struct.pack("<Q", 0x10_0040)), kind=PT_NOTE))
     return elf64(segments, 0xFFFF_FFFF_8010_0000, machine)
 
 

@@ -29,7 +29,7 @@ def entry_of(file: File) -> int | None:
     try:
         for segment in ELFFile(io.BytesIO(file.data)).iter_segments("PT_NOTE"):
             for note in segment.iter_notes():
-                if note["n_name"] == "Xen" and note["n_type"] in (NOTE_ENTRY, "NT_GNU_PROPERTY_TYPE_0"):
+                if note["n_name"] == "Xen" and note["n_type"] == NOTE_ENTRY:
                     description = note["n_descdata"] if "n_descdata" in note else note["n_desc"]
                     if len(description) >= 4:
                         return int(struct.unpack_from("<I", description)[0])
