@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from timevm.engine.control.port import ReplayMode
+from timevm.engine.control.port import MemoryRegion, ReplayMode
 from timevm.monitor.commands.control_commands import version
 from timevm.monitor.commands.dispatch import execute
 from timevm.monitor.hmp.errors import HmpError
@@ -14,6 +16,10 @@ from timevm.monitor.hmp.snapshot_table import human_size, render_snapshots
 from timevm.monitor.hmp.table import Call, HmpCommand
 from timevm.qmp_schema.block import BlockInfo
 from timevm.qmp_schema.extension import TimevmCheckpoints
+
+
+#: of names of regions that are I/O ports
+_PORT = "port-"
 
 
 async def info_replay(call: Call) -> str:
@@ -65,11 +71,21 @@ async def info_registers(call: Call) -> str:
 
 async def info_mtree(call: Call) -> str:
     regions = await call.context.vm.inspect(lambda machine: machine.memory_map())
-    kinds = {"io": "i/o"}
-    text = "address-space: memory\n  0000000000000000-ffffffffffffffff (prio 0, i/o): system\n"
-    for region in sorted(regions, key=lambda region: region.base):
-        last = region.base + region.size - 1
-        text += f"    {region.base:016x}-{last:016x} (prio 0, {kinds.get(region.kind, region.kind)}): {region.name}\n"
+    regions = sorted(regions, key=lambda region: region.base)
+    ports = [region for region in regions if region.name.startswith(_PORT)]
+    memory = [region for region in regions if region not in ports]
+    text = _address_space("memory", "system", (1 << 64) - 1, memory)
+    if ports:
+        ports = [replace(region, name=region.name.removeprefix(_PORT)) for region in ports]
+        text += "\n" + _address_space("I/O", "io", 0xFFFF, ports)
+    return text
+
+
+def _address_space(name: str, root: str, last: int, regions: Sequence[MemoryRegion]) -> str:
+    text = f"address-space: {name}\n  0000000000000000-{last:016x} (prio 0, i/o): {root}\n"
+    for region in regions:
+        kind = "i/o" if region.kind == "io" else region.kind
+        text += f"    {region.base:016x}-{region.base + region.size - 1:016x} (prio 0, {kind}): {region.name}\n"
     return text
 
 
@@ -174,7 +190,12 @@ async def info_network(call: Call) -> str:
 
 
 async def info_roms(call: Call) -> str:
-    return ""
+    regions = await call.context.vm.inspect(lambda machine: machine.memory_map())
+    return "".join(
+        f'addr={region.base:016x} size={region.size:#08x} mem=rom name="{region.name}"\n'
+        for region in regions
+        if region.kind == "rom"
+    )
 
 
 async def info_checkpoints(call: Call) -> str:
@@ -220,7 +241,7 @@ INFORMATION: tuple[HmpCommand, ...] = (
         "[-a|vcpu]",
     ),
     HmpCommand(("replay",), "position in the recording", info_replay),
-    HmpCommand(("roms",), "images that were loaded as ROMs", info_roms),
+    HmpCommand(("roms",), "read-only memory", info_roms),
     HmpCommand(("snapshots",), "saved snapshots of the machine", info_snapshots, prefix=False),
     HmpCommand(("status",), "whether the machine runs", info_status),
     HmpCommand(("version",), "QEMU version whose monitor this is, and timevm's", info_version),
