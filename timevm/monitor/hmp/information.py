@@ -17,7 +17,6 @@ from timevm.monitor.hmp.table import Call, HmpCommand
 from timevm.qmp_schema.block import BlockInfo
 from timevm.qmp_schema.extension import TimevmCheckpoints
 
-
 #: of names of regions that are I/O ports
 _PORT = "port-"
 
