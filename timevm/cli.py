@@ -119,7 +119,7 @@ def _command(arguments: Sequence[str]) -> int:
 
 
 def _image(arguments: Sequence[str]) -> int:
-    from timevm.img_command import run_img
+    from timevm.img.command import run_img
 
     return run_img(arguments)
 

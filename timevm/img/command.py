@@ -20,10 +20,10 @@ from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.blkreplay.qcow2.resize import resize
 from timevm.blkreplay.raw import RawImage
 from timevm.errors import HostError, TimevmError, UserError
-from timevm.img_arguments import HelpWanted, Options, UsageError, one_file, open_named, parse_options
-from timevm.img_convert import SPARSE_BYTES, copy, progress_bar
-from timevm.img_options import NewImage, check_late, formatting_line, option_lines, parse_new_image
-from timevm.img_text import (
+from timevm.img.arguments import HelpWanted, Options, UsageError, one_file, open_named, parse_options
+from timevm.img.convert import SPARSE_BYTES, copy, progress_bar
+from timevm.img.options import NewImage, check_late, formatting_line, option_lines, parse_new_image
+from timevm.img.text import (
     as_json,
     check_fields,
     check_lines,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from timevm.blkreplay.opening import FORMATS
 from timevm.blkreplay.qcow2.create import CreateOptions
 from timevm.errors import UserError
-from timevm.img_text import parse_size
+from timevm.img.text import parse_size
 
 _VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 #: what qcow2 takes → how -o help describes it; the last two are known so that they can be refused by name

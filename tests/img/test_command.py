@@ -14,8 +14,8 @@ from tests.peers import need
 from timevm.blkreplay.opening import open_image
 from timevm.blkreplay.qcow2.create import CreateOptions, create_image
 from timevm.blkreplay.qcow2.image import Qcow2Image
-from timevm.img_command import run_img
-from timevm.img_text import parse_size, size_text
+from timevm.img.command import run_img
+from timevm.img.text import parse_size, size_text
 
 SIZE = 4 << 20
 Run = Callable[..., tuple[int, str, str]]

@@ -1,0 +1,1 @@
+"""``timevm img``: qemu-img's syntax over our own qcow2."""
