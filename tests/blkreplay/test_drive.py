@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from tests.blkreplay.memory_node import EagerWorker, LateWorker, MemoryNode, PatientWorker
-from timevm.blkreplay.drive import MOST_BYTES, MOST_REQUESTS, Drive
+from timevm.blkreplay.drive import MOST_BYTES, MOST_REQUESTS, Drive, UnknownRequest
 from timevm.blkreplay.iothread import IoThread, Worker
 from timevm.blkreplay.journal import Journal
 from timevm.blkreplay.layer import ImageLayer, Layer
-from timevm.errors import HostError, InternalError, RecordingError
+from timevm.errors import HostError, InternalError
 
 SIZE = 1 << 18
 
@@ -171,7 +171,7 @@ def test_a_replay_that_cannot_do_what_was_done_says_so() -> None:
 
 def test_a_completion_that_nobody_waits_for_is_a_divergence() -> None:
     ledger = Ledger(image()[1], EagerWorker())
-    with pytest.raises(RecordingError, match="request 3 of the disk 'disk0' is done, but the guest has none"):
+    with pytest.raises(UnknownRequest, match="request 3 of the disk 'disk0' is done, but the guest has none such"):
         ledger.drive.complete(3, False)
 
 

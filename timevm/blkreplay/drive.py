@@ -34,6 +34,10 @@ MOST_REQUESTS, MOST_BYTES = 256, 64 << 20
 Completed = Callable[[int, bytes | None], None]
 
 
+class UnknownRequest(RecordingError):
+    """The recording completes what the guest of this replay has not asked for: the replay differs."""
+
+
 @dataclass(slots=True)
 class Statistics:
     """Since the process began: what was completed, and the host's time for it."""
@@ -173,15 +177,12 @@ class Drive:
     def complete(self, number: int, failed: bool) -> None:
         """The gate says that request ``number`` is done; ``failed``: what the guest is told.
 
-        Raises RecordingError if the guest made no such request, HostError if the host could not do what it did when it
+        Raises UnknownRequest if the guest made none such, HostError if the host could not do what it did when it
         was recorded, or is not done within the drive's patience.
         """
         request = self._in_flight.pop(number, None)
         if request is None:
-            raise RecordingError(
-                f"the recording says that request {number} of the disk '{self.name}' is done, but the guest has none "
-                "such under way: the replay differs from the recording"
-            )
+            raise UnknownRequest(f"request {number} of the disk '{self.name}' is done, but the guest has none such")
         self._bytes -= request.length
         error = self._wait(number, request)
         self._count(request, error)

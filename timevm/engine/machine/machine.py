@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from timevm.blkreplay.drive import UnknownRequest
 from timevm.engine.cpu.base import Stop, StopKind, Watchpoint
 from timevm.engine.machine.assembly import Assembly
 from timevm.engine.machine.dirty_pages import DirtyPages
@@ -32,7 +33,7 @@ from timevm.engine.machine.outcome import (
 from timevm.engine.replay.events import BlockCompletion, Digest, Event, Idle, Request, RequestKind, SerialInput
 from timevm.engine.replay.gate import NEVER, Gate
 from timevm.engine.replay.identity import Identity
-from timevm.errors import InternalError, RecordingError
+from timevm.errors import InternalError, RecordingError, ReplayDivergence
 
 
 @dataclass(slots=True)
@@ -275,7 +276,11 @@ class Machine:
         drives = self.disks.drives
         if drive >= len(drives):
             raise RecordingError(f"the recording has a request of disk number {drive}, of {len(drives)} that are there")
-        drives[drive].complete(request, failed)
+        try:
+            drives[drive].complete(request, failed)
+        except UnknownRequest as error:
+            verified = self.gate.state().get("verified", 0)
+            raise ReplayDivergence(verified, self.cpu.icount, str(error)) from error
 
     def digest(self) -> Digest:
         state = self._small_state()
