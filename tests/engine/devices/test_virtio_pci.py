@@ -17,7 +17,8 @@ from timevm.engine.devices.pci_function import BARS, COMMAND, COMMAND_IO, COMMAN
 from timevm.engine.devices.virtio import VERSION_1
 from timevm.engine.devices.virtio_blk import VirtioBlk
 from timevm.engine.devices.virtio_mmio import Register, VirtioMmio
-from timevm.engine.devices.virtio_pci import Common, Interface, Port, Structure, VirtioPci
+from timevm.engine.devices.virtio_pci import Interface, VirtioPci
+from timevm.engine.devices.virtio_pci_registers import Common, Port, Structure
 from timevm.engine.devices.virtio_rng import VirtioRng
 
 PORTS, MEMORY = 0xC000, 0xFEB0_0000
