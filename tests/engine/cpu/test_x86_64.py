@@ -16,6 +16,7 @@ from tests.engine.cpu.x86_board import (
     DATA,
     DEVICE,
     END,
+    FOREVER,
     LONG_MODE,
     PORTS,
     STACK,
@@ -794,6 +795,24 @@ def test_watchpoints_stop_before_the_access(busy: tuple[Any, ...]) -> None:
     assert board.number(watched) != 0
     board.cpu.set_watchpoints(frozenset())
     assert board.fingerprint() == busy
+
+
+def test_flags_survive_a_watchpoint() -> None:
+    body = f"mov ebx, {DATA}\n mov eax, 5\n cmp eax, 7\n nop\n seto byte ptr [rbx]\n pushfq\n"
+    body += "rcl dword ptr [rbx], 1\n pushfq\n"
+    undisturbed, _ = run(long_mode(body))
+    for stops in (True, False):
+        board = Board(long_mode(body))
+        board.cpu.set_watchpoints(frozenset({Watchpoint(DATA, 1, WatchKind.ACCESS)}))
+        if stops:
+            count = 0
+            while board.run().kind is StopKind.WATCHPOINT:
+                count += 1
+            assert count >= 2
+        else:
+            assert len(board.cpu.run_collecting(FOREVER).passed) == 2
+        board.cpu.set_watchpoints(frozenset())
+        assert board.fingerprint() == undisturbed.fingerprint()
 
 
 def test_the_code_that_ran_is_noted(busy: tuple[Any, ...]) -> None:

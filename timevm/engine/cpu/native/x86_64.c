@@ -156,6 +156,8 @@ EXPORT void timevm_x86_access(void *unicorn, int type, uint64_t physical, int si
                 if (place == cpu->block->icount)
                     return;
                 engine->block_end = pc + cpu->block->icount - place;
+                if (!engine->collect && icount_at(engine, pc, 0) != engine->skip_watchpoint_at)
+                    repair_flags(cpu, cpu->block, place); /* the instruction will begin again */
                 meet_stop(engine, STOP_WATCHPOINT, pc, watch->address > at ? watch->address : at, (uint32_t)is_write,
                           0);
                 return;
