@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.demo_document import comparable, demonstrate, documented
 from tests.peers import need
 from timevm import cli
 from timevm.demo import SESSION, run_demo
@@ -235,6 +236,11 @@ def test_plain_where_it_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(len(line) <= 80 for line in done.stdout.decode().splitlines())
         if encoding == "ascii":
             assert done.stdout.isascii() and b"?" not in done.stdout.replace(b"Who did it?", b"")
+
+
+def test_the_manual_shows_it() -> None:
+    need("gdb-multiarch")
+    assert comparable(documented()) == comparable(demonstrate()), "python -m tests.demo_document takes it anew"
 
 
 def test_it_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
