@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
 
 from timevm.engine.machine.spec import Loader, MachineSpec
 from timevm.errors import HostError, UserError
@@ -100,6 +98,10 @@ def elf_pieces(file: File, data: bytes, machines: Sequence[str]) -> tuple[list[P
 
     ``machines``: the ``e_machine`` values that this CPU runs, e.g. ``EM_AARCH64``.  Raises UserError.
     """
+    # 20 ms that a Linux image does not need
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
     try:
         elf = ELFFile(io.BytesIO(data))
         machine = elf["e_machine"]
