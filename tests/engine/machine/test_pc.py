@@ -339,3 +339,21 @@ def test_seabios_and_grub_start_a_kernel_from_a_cd(tmp_path: Path) -> None:
     outcome = record(recorded(with_disk(pc(), image, "ide-cd"), tmp_path))
     assert outcome.console.endswith(b"one two; the module"), outcome.console[-200:]
     assert_same(outcome, replay(recorded(with_disk(pc(), image, "ide-cd"), tmp_path)))
+
+
+def test_drives_by_interface(tmp_path: Path) -> None:
+    """``-drive if=ide`` with index or media, ``if=virtio``: as QEMU places them."""
+    images = [tmp_path / f"{number}.img" for number in range(3)]
+    for image in images:
+        image.write_bytes(bytes(1 << 20))
+    drives = (
+        Drive("a", images[0], format="raw", interface="virtio"),
+        Drive("b", images[1], format="raw", interface="ide", properties=(("media", "cdrom"),)),
+        Drive("c", images[2], format="raw", interface="ide", properties=(("index", "3"),)),
+    )
+    machine = build_machine(pc(kernel(HELLO, tmp_path / "k"), drives=drives), lambda port, data: None)
+    states = machine.device_states()
+    places = [[drive and "sense_key" in drive for drive in channel["drives"]] for channel in states["ide"]["channels"]]
+    assert places == [[True, None], [None, False]], "a CD-ROM drive first, a disk at index 3"
+    assert any(name.startswith("virtio-blk") for name in states)
+    machine.close()
