@@ -18,6 +18,10 @@ from qemu.qmp import QMPClient
 from tests.guests import bare
 
 DEADLINE = 60
+#: of a recording run.rr in the folder
+RECORD = ["-icount", "shift=3,rr=record,rrfile=run.rr"]
+REPLAY = ["-icount", "shift=3,rr=replay,rrfile=run.rr"]
+QMP = ["-qmp", "unix:qmp,server=on,wait=off"]
 _MAIN = "import sys; from timevm.cli import {entry}; sys.exit({entry}())"
 
 
@@ -37,6 +41,20 @@ def run(
     return subprocess.run(
         command(arguments, entry), input=typed or b"", capture_output=True, timeout=DEADLINE, check=False, cwd=cwd
     )
+
+
+def verify(path: Path) -> None:
+    """By ``timevm log verify``."""
+    checked = run(["log", "verify", str(path)], "main")
+    assert checked.returncode == 0, checked
+
+
+def recorded(folder: Path, typed: bytes = b"abq") -> bytes:
+    """A short recording ``run.rr``; its console."""
+    done = run([*irq_guest(), *RECORD, "-serial", "stdio"], typed=typed, cwd=folder)
+    assert done.returncode == 0, done
+    assert done.stdout.count(b"rx ") == len(typed) and b"bye " in done.stdout
+    return done.stdout
 
 
 class Daemon:
