@@ -160,8 +160,17 @@ def test_what_cannot_be(tmp_path: Path, arguments: list[str], message: str) -> N
         check=False,
     )
     assert done.returncode in (1, 2), done
-    assert "Traceback" not in done.stderr and message in done.stderr
+    assert "Traceback" not in done.stderr and "a bug" not in done.stderr and message in done.stderr
     assert len(done.stderr.splitlines()) <= 4, done.stderr
+
+
+def test_a_full_disk_takes_the_output() -> None:
+    code = "import sys; from timevm.cli import main; sys.exit(main())"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, "demo"], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert done.returncode == 1 and b"No space left on device" in done.stderr and b"a bug" not in done.stderr
 
 
 def test_the_session_is_what_the_demo_tells_about() -> None:

@@ -19,6 +19,7 @@ from timevm.demo.debugger import PROGRAM, gdb_backtrace
 from timevm.demo.runs import SESSION, Outcome, open_replay, record, run_to_end, specification
 from timevm.demo.way_back import HEADER, Damage, Replay, damage_on, go_back_to, last_call, replay_at_end, typed_before
 from timevm.engine.machine.spec import MachineSpec
+from timevm.errors import HostError, UserError
 from timevm.guests import DEMO_AARCH64, DEMO_SOURCES
 from timevm.guests.backtrace import backtrace
 from timevm.guests.source_places import SourcePlaces
@@ -79,15 +80,33 @@ def run_demo(argv: Sequence[str]) -> int:
     parser.add_argument("--keep", type=Path, metavar="FILE", help="where the recording goes (default: removed)")
     parser.add_argument("--show-console", action="store_true", help="print what the guest printed")
     options = parser.parse_args(argv)
-    lines = options.input.read_text("utf-8", "surrogateescape").splitlines() if options.input else SESSION
+    lines = read_lines(options.input) if options.input else SESSION
+    try:
+        return tell(lines, options.keep, options.show_console)
+    except BrokenPipeError:
+        raise
+    except OSError as failure:
+        raise HostError(f"the demo cannot go on: {failure}") from failure
+
+
+def read_lines(path: Path) -> Sequence[str]:
+    """Of any encoding.  Raises UserError."""
+    try:
+        return path.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError as failure:
+        raise UserError(f"--input {path}: {failure.strerror}") from failure
+
+
+def tell(lines: Sequence[str], keep: Path | None, show_console: bool) -> int:
+    """The whole story; the exit code."""
     screen, begin = make_screen(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="timevm-demo-") as folder:
-        spec = specification(options.keep or Path(folder) / "demo.rr")
+        spec = specification(keep or Path(folder) / "demo.rr")
         runs = {"record": record(spec, lines)}
         for name in ("replay", "again"):
             runs[name] = run_to_end(*open_replay(spec))
         recorded = runs["record"]
-        if options.show_console:
+        if show_console:
             screen.print(escape(recorded.console.decode(errors="replace").replace("\r", "")))
         show.show_runs(screen, runs)
         same = all(run.same_as(recorded) for run in runs.values())
