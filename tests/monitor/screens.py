@@ -50,7 +50,7 @@ async def take(folder: Path) -> dict[str, str]:
     await terminal.shows("replay_delete_break  ")
     pictures["completion"] = _picture(terminal.screen())
     terminal.close()
-    terminal = _console(folder, _DEMO, "demo.rr", rows=27)
+    terminal = _console(folder, _DEMO, "demo.rr", rows=31)
     await terminal.shows("100 %")
     await _typed(terminal, "reverse_stepi 3", "arrived")
     await _typed(terminal, "x/3i $pc", "hvc")
