@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import c_uint64, c_void_p
+from ctypes import c_uint32, c_uint64, c_void_p
 from typing import Any
 
 import unicorn
@@ -20,7 +20,7 @@ from timevm.engine.cpu import native, psci, unicorn_library
 from timevm.engine.cpu.aarch64_registers import REGISTERS, SYSTEM_BY_NAME, UNICORN_NUMBER, SystemRegister
 from timevm.engine.cpu.base import MmioHandler, Stop, StopKind
 from timevm.engine.cpu.code_trace import CodeTrace
-from timevm.engine.cpu.unicorn_cpu import TOP, UnicornCpu, UnicornWindow, no_output
+from timevm.engine.cpu.unicorn_cpu import EVERYWHERE, PAGE, TOP, UnicornCpu, UnicornWindow, no_output
 from timevm.errors import GuestError, UserError
 
 MODELS = {
@@ -344,6 +344,35 @@ class Aarch64Cpu(UnicornCpu):
             self.native.executed = self._trace.address
         return self._trace
 
+    # ---- watchpoints: only their pages' accesses take the slow path
+
+    def _watched_ranges(self) -> list[tuple[int, int]]:
+        watched = self.native
+        watched.watched_pages = 0
+        firsts = {watch: watch.address // PAGE for watch in self._watchpoints}
+        counts = {watch: (watch.address + watch.length - 1) // PAGE - first + 1 for watch, first in firsts.items()}
+        if sum(counts.values()) > native.MAX_WATCHED_PAGES:
+            return [EVERYWHERE]
+        numbers = {first + number for watch, first in firsts.items() for number in range(counts[watch])}
+        for place, number in enumerate(sorted(numbers)):
+            watched.watched_page[place] = number * PAGE & TOP
+            watched.watched_place[place] = self._translate_page(self._cpu_state, number * PAGE & TOP, (c_uint64 * 4)())
+        watched.watched_pages = len(numbers)
+        places = {int(watched.watched_place[place]) for place in range(len(numbers))}
+        if TOP in places:
+            # it may be mapped without anybody being told: what was not valid needs no TLB maintenance (Arm ARM D5.10)
+            return [EVERYWHERE]
+        return [(place, place + PAGE - 1) for place in sorted(places)]
+
+    def _watched_pages_moved(self) -> bool:
+        return bool(self._library.timevm_watched_pages_moved(self._address))
+
+    def _forget_fast_paths(self, reads: bool) -> None:
+        """For stores the TLB knows which pages are looked at; for loads the translated code, and then for all pages."""
+        self._flush_tlb(self._cpu_state)
+        if reads:
+            self.flush_translations()
+
     # ---- state
 
     def _follow_mmu(self) -> None:
@@ -351,9 +380,11 @@ class Aarch64Cpu(UnicornCpu):
         self._library.timevm_set_mmu(self._address, self._read_system(SYSTEM_BY_NAME["SCTLR_EL1"]) & SCTLR_MMU)
 
     def _context(self) -> bytes:
-        # host time, and what a look for an instruction's place leaves behind (it depends on how code was translated)
-        for scratch in (private.HOST_CYCLES, private.SYNDROME):
+        # host time, and what exceptions and looks for an instruction's place leave behind: nothing reads it between two
+        # instructions, and it depends on how code was translated
+        for scratch in (private.HOST_CYCLES, private.SYNDROME, private.FAULT_ADDRESS):
             c_uint64.from_address(self._env + scratch).value = 0
+        c_uint32.from_address(self._env + private.TARGET_LEVEL).value = 0
         return ctypes.string_at(self._env, self._context_size)
 
     def _place(self, icount: int) -> None:

@@ -21,6 +21,8 @@ from timevm.errors import InternalError, UserError
 
 PAGE = 4096
 TOP = (1 << 64) - 1
+#: of a hook: no bounds
+EVERYWHERE = (1, 0)
 WATCH_KINDS = {
     WatchKind.READ: native.WATCH_READ,
     WatchKind.WRITE: native.WATCH_WRITE,
@@ -339,7 +341,7 @@ class UnicornCpu(ABC):
             self._applied_breakpoints = self._breakpoints
             self._apply_breakpoints(changed)
             self._forget_code_at(changed)
-        if self._watchpoints != self._applied_watchpoints:
+        if self._watchpoints != self._applied_watchpoints or self._watched_pages_moved():
             self._apply_watchpoints()
 
     def _forget_code_at(self, addresses: frozenset[int]) -> None:
@@ -352,6 +354,7 @@ class UnicornCpu(ABC):
 
     def _apply_watchpoints(self) -> None:
         engine = self._common
+        reads = any(watch.kind is not WatchKind.WRITE for watch in self._watchpoints | self._applied_watchpoints)
         self._applied_watchpoints = self._watchpoints
         for handle in self._watch_hooks:
             unicorn_library.check(unicorn_library.hook_delete(self._handle, handle), "remove a watchpoint")
@@ -363,10 +366,26 @@ class UnicornCpu(ABC):
         for watch in self._watchpoints:
             wanted |= WATCH_KINDS[watch.kind]
         # who watches writes only leaves the loads, of which there are more, on their fast path
+        ranges = self._watched_ranges()
         for kind, hook in ((native.WATCH_READ, const.UC_HOOK_MEM_READ), (native.WATCH_WRITE, const.UC_HOOK_MEM_WRITE)):
             if wanted & kind:
-                self._watch_hooks.append(self._hook(hook, self.access_hook))
-        self.flush_translations()  # whether accesses are looked at is decided when code is translated
+                self._watch_hooks += [self._hook(hook, self.access_hook, begin=begin, end=end) for begin, end in ranges]
+        self._forget_fast_paths(reads)
+
+    def _watched_ranges(self) -> list[tuple[int, int]]:
+        """Physical addresses, both ends included, that hold all that is watched; ``(1, 0)`` is everything."""
+        return [EVERYWHERE]
+
+    def _watched_pages_moved(self) -> bool:
+        """The ranges are not the same any longer."""
+        return False
+
+    def _forget_fast_paths(self, reads: bool) -> None:
+        """What is watched has changed: accesses that were seen to need no look do now, or the other way round.
+
+        ``reads``: some of them may be loads.
+        """
+        self.flush_translations()
 
 
 def _passed_stop(passed: native.PassedStop) -> Stop:

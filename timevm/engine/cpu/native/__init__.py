@@ -19,6 +19,7 @@ STOP_SETTLED = 7
 OUTPUT_BYTES = 4096
 MAX_WINDOWS = 64
 MAX_WATCHES = 64
+MAX_WATCHED_PAGES = 64
 MAX_PASSED = 256
 WATCH_READ, WATCH_WRITE = 1, 2
 NO_OFFSET = -1
@@ -142,6 +143,10 @@ class Aarch64(ctypes.Structure):
         ("features_isa", c_uint64),
         ("timer_line", TimerLine),
         ("executed", c_void_p),
+        ("watched_pages", c_uint32),
+        ("mapping_touched", c_uint32),
+        ("watched_page", c_uint64 * MAX_WATCHED_PAGES),
+        ("watched_place", c_uint64 * MAX_WATCHED_PAGES),
     ]
 
 
@@ -164,6 +169,7 @@ def load() -> Any:
             f"the native part of timevm is of another version (structures of {list(sizes)} bytes, not {mirrored}): "
             "build it anew with `make env`"
         )
+    library.timevm_watched_pages_moved.argtypes = [c_void_p]
     library.timevm_next_timer_ns.restype = c_int64
     library.timevm_next_timer_ns.argtypes = [c_void_p, c_int64]
     library.timevm_evaluate_timers.restype = None
