@@ -155,4 +155,7 @@ def test_a_bug_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
     monkeypatch.setitem(cli._COMMANDS, "demo", broken)
     assert call(monkeypatch, "demo") == 1
-    assert capsys.readouterr().err == "timevm: a bug in timevm (ZeroDivisionError: oh); please report it\n"
+    assert (
+        capsys.readouterr().err
+        == "timevm: a bug in timevm (ZeroDivisionError: oh); TIMEVM_DEBUG=1 shows where, please report it\n"
+    )

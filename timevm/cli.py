@@ -71,7 +71,9 @@ def _guarded(program: str, work: Callable[[], int]) -> int:
     except Exception as error:
         if os.environ.get("TIMEVM_DEBUG"):
             raise
-        _complain(program, f"a bug in timevm ({type(error).__name__}: {error}); please report it")
+        _complain(
+            program, f"a bug in timevm ({type(error).__name__}: {error}); TIMEVM_DEBUG=1 shows where, please report it"
+        )
         return 1
 
 

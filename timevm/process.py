@@ -21,7 +21,7 @@ def _reason(error: OSError) -> str:
 
 
 class _Format(logging.Formatter):
-    """``PROGRAM: sentence``, as errors are printed too; a traceback only where timevm itself is wrong."""
+    """``PROGRAM: sentence``, as errors are printed too; a traceback only for those who set TIMEVM_DEBUG."""
 
     def __init__(self, program: str) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class _Format(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             failure = record.exc_info[1]
             text += f" ({type(failure).__name__}: {failure})"
-            if record.levelno <= logging.DEBUG:
+            if os.environ.get("TIMEVM_DEBUG"):
                 text += f"\n{self.formatException(record.exc_info)}"
         return text
 
