@@ -209,6 +209,8 @@ async def test_telnet_in_a_terminal_gets_the_console(in_tmux: Callable[[str], Tm
             await asyncio.sleep(0.01)
         vm.may_arrive.set()
         await tmux.shows(r"icount 900 │")
+        tmux.type("timeline", "Enter")
+        await tmux.shows(r"(?m)^━{24}●━{62}◆─{10}$")  # as wide as the terminal, but for two columns
 
 
 async def test_dumb_telnet_gets_echoed_lines(in_tmux: Callable[[str], Tmux]) -> None:
