@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import capstone
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +20,7 @@ from timevm.engine.machine import linux_x86_boot
 from timevm.engine.machine.images import File, Images
 from timevm.engine.machine.pc_boot import PcPlacement, place_firmware, place_kernel
 from timevm.engine.machine.spec import MIB, MachineSpec
-from timevm.engine.machine.x86_boot_rom import BASE, CODE_SELECTOR, DESCRIPTORS, SIZE, Entry, boot_rom
+from timevm.engine.machine.x86_boot_rom import BASE, CODE_SELECTOR, DESCRIPTORS, SIZE, Entry, boot_rom, identity_tables
 from timevm.engine.machine.x86_memory_map import HIGH, USABLE, ranges
 from timevm.errors import TimevmError, UserError
 
@@ -24,9 +29,14 @@ SEED = bytes(range(32))
 
 
 def bzimage(
-    *, protocol: int = 0x20F, code: bytes = b"\x90" * 5000, init_size: int = 4 * MIB, preferred: int = 16 * MIB
+    *,
+    protocol: int = 0x20F,
+    code: bytes = b"\x90" * 5000,
+    init_size: int = 4 * MIB,
+    preferred: int = 16 * MIB,
+    payload: tuple[int, int] = (0, 0),
 ) -> bytes:
-    """Two sectors of real-mode code with a header, and ``code``."""
+    """Two sectors of real-mode code with a header, and ``code``; ``payload``: where the packed kernel is in it."""
     setup = bytearray(512 * 3)
     setup[0x1F1] = 2
     setup[0x200:0x202] = b"\xeb\x6a"
@@ -36,6 +46,8 @@ def bzimage(
     struct.pack_into("<I", setup, 0x22C, 0x7FFF_FFFF)
     struct.pack_into("<I", setup, 0x238, 2047)
     struct.pack_into("<QI", setup, 0x258, preferred, init_size)
+    struct.pack_into("<H", setup, 0x236, int(payload != (0, 0)))
+    struct.pack_into("<II", setup, 0x248, *payload)
     return bytes(setup) + code
 
 
@@ -74,7 +86,7 @@ def registers_at_entry(rom: bytes) -> dict[str, int]:
     found: dict[str, int] = {}
     decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
     for instruction in decoder.disasm(rom[0xFF40:0xFFF0], BASE + 0xFF40):
-        name, *operands = instruction.op_str.replace(",", " ").replace(":", " ").split()
+        name, *operands = instruction.op_str.replace(",", " ").replace(":", " ").split() or [""]
         if instruction.mnemonic == "mov" and operands[0].isalnum() and operands[0][0].isdigit():
             found[name] = int(operands[0], 0)
         if instruction.mnemonic == "ljmp":
@@ -93,7 +105,7 @@ def test_the_rom_goes_from_the_reset_vector_to_protected_mode() -> None:
     code = [f"{i.mnemonic} {i.op_str}" for i in decoder.disasm(rom[0xFF00:0xFF40], 0xFF00)]
     assert code[:2] == ["cli ", "lgdtl cs:[0xfe40]"] or code[1].startswith("lgdt")
     limit, base = struct.unpack_from("<HI", rom, 0xFE40)
-    assert struct.unpack_from("<5Q", rom, base - BASE) == DESCRIPTORS and limit == 39
+    assert struct.unpack_from("<6Q", rom, base - BASE) == DESCRIPTORS and limit == 47
     assert registers_at_entry(rom) == {"ax": 0x18, "esp": 0x7000, "eax": 1, "ebx": 2, "esi": 3, "entry": 0x10_0000}
 
 
@@ -142,6 +154,85 @@ def test_older_protocols_load_at_one_mebibyte() -> None:
 def test_what_cannot_be_started(kernel: bytes | None, initrd: bytes | None, append: str, ram: int, why: str) -> None:
     with pytest.raises(UserError, match=why):
         place(kernel, initrd, append, ram)
+
+
+ELF_KERNEL = elf64(
+    [
+        Segment(16 * MIB, bytes(range(256)) * 8, virtual=0xFFFF_FFFF_8100_0000),
+        Segment(17 * MIB, b"data", memory_size=MIB, virtual=0xFFFF_FFFF_8110_0000),
+    ],
+    0xFFFF_FFFF_8100_0040,
+    EM_X86_64,
+)
+
+
+def _zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "xz": lambda data: lzma.compress(data, check=lzma.CHECK_CRC32),
+    "lzma": lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "zstd": _zstd,
+}
+
+
+def packed(data: bytes, *, packer: Callable[[bytes], bytes] = gzip.compress, size: int | None = None) -> bytes:
+    """A bzImage with ``data`` packed in it behind 100 bytes of its unpacker."""
+    payload = packer(data) + struct.pack("<I", len(data) if size is None else size)
+    return bzimage(code=b"\x90" * 100 + payload, payload=(100, len(payload)))
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_a_64_bit_kernel_is_unpacked_by_us(name: str) -> None:
+    placement = place(packed(ELF_KERNEL, packer=PACKERS[name]), b"initrd", "quiet")
+    memory = Memory(placement)
+    assert memory.data[16 * MIB : 16 * MIB + 2048] == bytes(range(256)) * 8
+    assert memory.data[17 * MIB : 17 * MIB + 4] == b"data"
+    assert memory.text(memory.number(linux_x86_boot.PARAMETERS + 0x228)) == b"quiet"
+    where = memory.number(linux_x86_boot.PARAMETERS + 0x218)
+    assert memory.data[where : where + 6] == b"initrd" and where >= 20 * MIB, "behind the kernel's memory"
+    long_code = placement.rom[0xFE80:0xFEA0]
+    found = [
+        f"{i.mnemonic} {i.op_str}" for i in capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64).disasm(long_code, 0)
+    ]
+    assert found[:2] == ["movabs rax, 0x1000040", "jmp rax"]
+    start = registers_at_entry(placement.rom)
+    assert start["esi"] == linux_x86_boot.PARAMETERS and start["entry"] == BASE + 0xFE80
+
+
+def test_page_tables_map_memory_to_itself() -> None:
+    at = 0x3_0000
+    tables = identity_tables(at)
+    assert len(tables) == 6 * 4096
+
+    def entry(table: int, index: int) -> int:
+        return int(struct.unpack_from("<Q", tables, table - at + 8 * index)[0])
+
+    for address in (0, 0x1234_5678, 0xFFFF_FE80, 0xC000_0000):
+        middle = entry(at, address >> 39)
+        large = entry(entry(middle & ~0xFFF, address >> 30) & ~0xFFF, address >> 21 & 511)
+        assert middle & 3 == 3 and large & 0x83 == 0x83
+        assert (large & ~0x1F_FFFF) + (address & 0x1F_FFFF) == address
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        packed(b"no ELF file" * 100),
+        packed(ELF_KERNEL, size=len(ELF_KERNEL) - 1),
+        packed(ELF_KERNEL, size=0xFFFF_FFFF),
+        packed(ELF_KERNEL, packer=lambda data: gzip.compress(data)[:-20]),
+        packed(ELF_KERNEL, packer=lambda data: b"\x02\x21\x4c\x18" + data),
+        packed(elf64([Segment(64 * MIB, b"elsewhere")], 64 * MIB, EM_X86_64)),
+        packed(elf64([Segment(16 * MIB, b"x")], 16 * MIB, EM_AARCH64)),
+    ],
+)
+def test_what_we_cannot_unpack_the_guest_does(kernel: bytes) -> None:
+    start = registers_at_entry(place(kernel).rom)
+    assert start["entry"] == 16 * MIB
 
 
 def header(flags: int = 0, *rest: int) -> bytes:
@@ -224,6 +315,7 @@ def test_firmware() -> None:
 
 VALID = [
     bzimage(),
+    packed(ELF_KERNEL),
     header(1 << 16, 0x20_0000, 0x20_0000, 0, 0, 0x20_0020) + bytes(500),
     vmlinux(),
 ]

@@ -1,4 +1,8 @@
-"""A Linux bzImage in RAM, ready for its 32-bit entry (Linux, Documentation/arch/x86/boot.rst and zero-page.rst)."""
+"""A Linux bzImage in RAM, ready for its entry (Linux, Documentation/arch/x86/boot.rst and zero-page.rst).
+
+A 64-bit kernel in a format that we can unpack is put where it would unpack itself to, and started at the 64-bit entry
+that its own unpacker would jump to, with the same parameters.  Others start at the 32-bit entry of the bzImage.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import struct
 from dataclasses import dataclass
 
 from timevm.engine.machine.images import File, Piece
-from timevm.engine.machine.x86_boot_rom import Entry
+from timevm.engine.machine.x86_boot_rom import Entry, identity_tables
 from timevm.engine.machine.x86_memory_map import HIGH, USABLE, Range
+from timevm.engine.machine.x86_unpack import unpack
 from timevm.errors import UserError
 
 MAGIC, MAGIC_AT = b"HdrS", 0x202
@@ -17,7 +22,7 @@ OLDEST_PROTOCOL, WITH_PLACE = 0x206, 0x20A
 OLD_COMMAND_LINE_LIMIT, OLD_INITRD_LIMIT = 255, 0x37FF_FFFF
 
 # where the loader's data go, in the first 640 KiB
-PARAMETERS, SETUP_DATA, COMMAND_LINE = 0x1_0000, 0x1_1000, 0x2_0000
+PARAMETERS, SETUP_DATA, COMMAND_LINE, PAGE_TABLES = 0x1_0000, 0x1_1000, 0x2_0000, 0x3_0000
 # fields of the parameters ("zero page")
 RSDP_ADDRESS, E820_ENTRIES, E820_TABLE, MOST_E820 = 0x070, 0x1E8, 0x2D0, 128
 VIDEO_MODE, LOADER_TYPE, LOAD_FLAGS, CODE32_START = 0x1FA, 0x210, 0x211, 0x214
@@ -95,7 +100,16 @@ def place_linux(
     for number, part in enumerate(memory_map[:MOST_E820]):
         parameters[E820_TABLE + 20 * number : E820_TABLE + 20 * number + 20] = part.packed()
 
-    named = [("the kernel", Piece(start, code, len(code)))]
+    unpacked = unpack(kernel, protocol)
+    if unpacked is not None and all(start <= p.address and p.end <= start + size for p in unpacked.pieces):
+        entry = Entry(unpacked.entry, esi=PARAMETERS, page_tables=PAGE_TABLES)
+        tables = identity_tables(PAGE_TABLES)
+        named = [("the kernel", piece) for piece in unpacked.pieces]
+        named.append(("the page tables", Piece(PAGE_TABLES, tables, len(tables))))
+    else:
+        entry = Entry(start, esi=PARAMETERS)
+        named = [("the kernel", Piece(start, code, len(code)))]
+    kernel_end = max(piece.end for title, piece in named if title == "the kernel")
     if initrd is not None:
         most = struct.unpack_from("<I", data, 0x22C)[0] or OLD_INITRD_LIMIT
         usable_end = min(ram_end, most + 1, *(r.base + r.size for r in memory_map if r.kind == USABLE and r.base))
@@ -116,8 +130,8 @@ def place_linux(
     ]
     return Placed(
         tuple(named),
-        (("the unpacked kernel", Piece(start + len(code), b"", size - len(code))),),
-        Entry(start, esi=PARAMETERS),
+        (("the kernel's memory", Piece(kernel_end, b"", start + size - kernel_end)),),
+        entry,
     )
 
 
