@@ -300,25 +300,70 @@ def test_single_step_traps_after_each_instruction() -> None:
     assert board.cpu.read_register("dr6") & 1 << 14
 
 
-@pytest.mark.parametrize("kind", [0, 1, 3], ids=["instruction", "write", "access"])
-def test_debug_registers_break_at_instructions(kind: int) -> None:
-    """Breakpoints for data do nothing: Unicorn has none."""
-    body = f"""
+def test_debug_registers_break_at_instructions() -> None:
+    body = """
     lea rax, [rip + here]
     mov dr0, rax
-    mov eax, {0x402 | kind << 16 | (3 << 18 if kind else 0)}
+    mov eax, 0x402
     mov dr7, rax
     nop
-here: mov dword ptr [{DATA}], 7
-after: nop
-    mov eax, [{DATA}]
+here: mov eax, 7
     """
     handler = "handler: inc r12\n mov r8, [rsp]\n or dword ptr [rsp + 16], 0x10000\n iretq"
     board, _ = run(long_mode(gate(1, "handler") + body, handler))
-    assert board.cpu.read_register("r12") == (kind == 0)
-    if kind == 0:
-        assert board.cpu.read_register("r8") == place_of(gate(1, "handler") + body, "here")
-        assert board.cpu.read_register("dr6") & 1
+    assert board.cpu.read_register("r12") == 1
+    assert board.cpu.read_register("r8") == place_of(gate(1, "handler") + body, "here")
+    assert board.cpu.read_register("dr6") & 1
+
+
+@pytest.mark.parametrize(("kind", "hits"), [(1, 5), (3, 8)], ids=["write", "access"])
+def test_debug_registers_break_behind_accesses_to_data(kind: int, hits: int) -> None:
+    body = f"""
+    mov eax, {DATA + 0x20}
+    mov dr1, rax
+    mov eax, {0x408 | kind << 20 | 3 << 22}
+    mov dr7, rax
+    mov rbx, {DATA}
+    mov eax, [rbx + 0x1c]
+    mov [rbx + 0x24], eax
+    nop
+    mov byte ptr [rbx + 0x22], 5
+after: nop
+    mov eax, [rbx + 0x20]
+    add dword ptr [rbx + 0x1f], 0x100
+    nop
+    seto byte ptr [rbx + 0x20]
+    lea rsi, [rbx + 0x21]
+    lea rdi, [rbx + 0x1e]
+    mov ecx, 4
+    cld
+    rep movsb
+    xor eax, eax
+    mov dr7, rax
+    mov [rbx + 0x20], eax
+    """
+    handler = "handler: inc r12\n test r8, r8\n cmovz r8, [rsp]\n xor r13, [rsp]\n rol r13, 3\n mov r14, dr6\n iretq"
+    board, stop = run(long_mode(gate(1, "handler") + body, handler))
+    assert stop.kind is StopKind.POWER_OFF
+    # writes: the byte, the addition, SETO, two of the copies; with reads: the load, and all four copies
+    assert board.cpu.read_register("r12") == hits
+    assert board.cpu.read_register("r8") == place_of(gate(1, "handler") + body, "after")
+    assert board.cpu.read_register("r14") & 15 == 2
+
+
+def test_data_breaks_go_with_the_state() -> None:
+    body = f"mov eax, {DATA}\n mov dr0, rax\n mov eax, 0xd0402\n mov dr7, rax\n nop\n"
+    body += f"mov [{DATA}], eax\nafter: nop\n"
+    program = long_mode(gate(1, "handler") + body, "handler: inc r12\n mov r8, [rsp]\n iretq")
+    board = Board(program)
+    board.run(ENTRY + GATE + 5)
+    other = Board(program)
+    other.memory[:] = board.memory[:]
+    other.cpu.restore(board.cpu.state())
+    for each in (board, other):
+        each.run()
+        assert registers(each, "r12", "r8") == [1, place_of(gate(1, "handler") + body, "after")]
+    assert other.fingerprint() == board.fingerprint()
 
 
 # ---- user mode

@@ -41,6 +41,9 @@ INTERPOSED = {
     "tb_invalidate_phys_page_fast_x86_64": "timevm_x86_store_to_watched",
     "tlb_set_dirty_x86_64": "timevm_x86_stop_watching",
     "tlb_set_page_with_attrs_x86_64": "timevm_x86_fill",
+    "cpu_watchpoint_insert_x86_64": "timevm_x86_new_data_break",
+    "cpu_watchpoint_address_matches_x86_64": "timevm_x86_is_data_watched",
+    "cpu_check_watchpoint_x86_64": "timevm_x86_watched_access",
 }
 _interposed: list[object] = []
 
@@ -147,6 +150,7 @@ class X86Cpu(UnicornCpu):
             is_software_interrupt=env + private.IS_SOFTWARE_INTERRUPT,
             after_software_interrupt=env + private.AFTER_SOFTWARE_INTERRUPT,
             exception_in_flight=env + private.EXCEPTION_IN_FLIGHT,
+            debug=env + private.DEBUG,
             access_return=env + private.ACCESS_RETURN,
             time_shift=time_shift,
             acknowledge=self._acknowledge_call,

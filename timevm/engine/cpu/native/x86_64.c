@@ -22,6 +22,8 @@ static __attribute__((noinline)) void slow_block(struct x86_64 *cpu, int64_t cou
     drain_windows(engine);
     if (engine->stop)
         stop_here(engine, engine->stop);
+    if (cpu->data_breaks) /* before the limit, as single-step traps: where a run stops they have been taken */
+        take_data_breaks(cpu);
     if (now >= engine->limit)
         stop_here(engine, STOP_LIMIT);
     if (__atomic_load_n(&engine->kick, __ATOMIC_ACQUIRE) && now != engine->entered)

@@ -113,6 +113,7 @@ struct x86_64 {
     int32_t *is_software_interrupt;
     uint64_t *after_software_interrupt;
     int32_t *exception_in_flight;
+    uint64_t *debug;         /* dr0..dr7 */
     uint64_t *access_return; /* where in translated code the last page walk came from; 0: from an instruction fetch */
 
     struct hook_record *block_hook;
@@ -139,6 +140,8 @@ struct x86_64 {
     struct ram_range ram[MAX_RAM_RANGES];
     uint32_t ram_count;
     uint32_t nmi, nmi_line;
+    uint32_t data_breaks; /* debug registers whose data was accessed by the instruction that runs */
+    uint32_t padding2;
     uint64_t interrupts; /* statistics */
 
     int64_t (*acknowledge)(void); /* into Python: the vector of the interrupt that is taken; negative: none */
@@ -161,6 +164,7 @@ enum instruction_kind {
 };
 
 unsigned place_in_block(const struct translation_block *block, uint64_t address);
+_Noreturn void take_data_breaks(struct x86_64 *cpu);
 void keep_flags(struct x86_64 *cpu);
 void repair_flags(struct x86_64 *cpu, const struct translation_block *block, unsigned place);
 int has_breakpoint(const struct x86_64 *cpu, uint64_t address);

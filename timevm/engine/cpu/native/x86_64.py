@@ -42,6 +42,9 @@ class Originals(ctypes.Structure):
         ("store_to_watched", c_void_p),
         ("stop_watching", c_void_p),
         ("fill", c_void_p),
+        ("new_data_break", c_void_p),
+        ("is_data_watched", c_void_p),
+        ("watched_access", c_void_p),
     ]
 
 
@@ -103,6 +106,7 @@ class X86(ctypes.Structure):
         ("is_software_interrupt", c_void_p),
         ("after_software_interrupt", c_void_p),
         ("exception_in_flight", c_void_p),
+        ("debug", c_void_p),
         ("access_return", c_void_p),
         ("block_hook", c_void_p),
         ("block", c_void_p),
@@ -127,6 +131,8 @@ class X86(ctypes.Structure):
         ("ram_count", c_uint32),
         ("nmi", c_uint32),
         ("nmi_line", c_uint32),
+        ("data_breaks", c_uint32),
+        ("padding2", c_uint32),
         ("interrupts", c_uint64),
         ("acknowledge", Acknowledge),
         ("executed", c_void_p),

@@ -170,6 +170,7 @@ EXPORT void timevm_x86_exception(void *unicorn, uint32_t number, struct x86_64 *
 {
     (void)unicorn;
     cpu->limit_requested = 0;
+    cpu->data_breaks = 0; /* an instruction that faults has not accessed its data */
     if (cpu->block && !cpu->delivering)
         count_exception(cpu, number);
     cpu->block = 0;
@@ -181,6 +182,16 @@ EXPORT int timevm_x86_undefined(void *unicorn, struct x86_64 *cpu)
 {
     timevm_x86_exception(unicorn, UNDEFINED_OPCODE, cpu);
     return 1;
+}
+
+/* The instruction before has accessed data that debug registers watch: a trap behind it (Intel SDM 3B, 17.2). */
+_Noreturn void take_data_breaks(struct x86_64 *cpu)
+{
+    cpu->debug[6] = (cpu->debug[6] & ~(uint64_t)15) | cpu->data_breaks;
+    cpu->data_breaks = 0;
+    cpu->block = 0;
+    cpu->call.raise_exception(cpu->env, DEBUG, 0);
+    __builtin_unreachable();
 }
 
 /* The next instruction cannot even be translated: #UD.  Like all faults of a fetch it does not count. */

@@ -1,4 +1,4 @@
-/* Where blocks end, and which stores drop which translations: functions that stand in slots of Unicorn's linkage table.
+/* Where blocks end, which stores drop which translations, and data breakpoints: functions that stand in slots of Unicorn's linkage table.
 
    Blocks.  Some instructions must be the first or the last of their block, so that nothing depends on where a run was
    stopped: see `kind_of`.  And no block reaches into a second page but by its only instruction: a fetch that faults is
@@ -28,6 +28,10 @@ struct originals {
     void (*stop_watching)(void *cpu_state, uint64_t address);
     void (*fill)(void *cpu_state, uint64_t address, uint64_t physical, uint32_t attributes, int protection, int mode,
                  uint64_t size);
+    int (*new_data_break)(void *cpu_state, uint64_t address, uint64_t length, int kind, void **record);
+    int (*is_data_watched)(void *cpu_state, uint64_t address, uint64_t length);
+    void (*watched_access)(void *cpu_state, uint64_t address, uint64_t length, uint32_t attributes, int kind,
+                           uintptr_t host_pc);
 };
 
 static struct originals original;
@@ -280,21 +284,15 @@ EXPORT void timevm_x86_watch_by_address(void *cpu_state, uint64_t address, uint6
         original.watch_by_address(cpu_state, address, length);
 }
 
-/* A store into the block that runs: leave it before that instruction, which is then done alone, and changes the code only
-   when all of its bytes are written.  Unicorn would do so too, but after the first bytes of a store that is not aligned
-   and begins before the block: what reads its operand before writing it would do so twice. */
-static void leave_own_block(struct x86_64 *cpu, uint64_t offset, int size, uintptr_t host_pc)
+/* The instruction that translated code at `host_pc` belongs to is to run alone: leave its block before it, if it has
+   more than that one.  Returns if it runs alone already. */
+static void run_alone(struct x86_64 *cpu, uintptr_t host_pc)
 {
     struct translation_block *block = cpu->block;
-    uint64_t begin;
     unsigned place;
 
-    if (!block || !host_pc || (block->cflags & BLOCK_LIMIT) == 1)
-        return;
-    begin = block->page[0] + (block->pc & (PAGE - 1));
-    if (offset + (uint64_t)size + LONGEST < begin || offset >= begin + block->size)
-        return;
-    if (!cpu->engine.call.restore_state(cpu->engine.cpu_state, host_pc, 1))
+    if (!block || !host_pc || (block->cflags & BLOCK_LIMIT) == 1 ||
+        !cpu->engine.call.restore_state(cpu->engine.cpu_state, host_pc, 1))
         return;
     place = place_in_block(block, block->cs_base + *cpu->engine.pc);
     if (place == block->icount)
@@ -302,6 +300,21 @@ static void leave_own_block(struct x86_64 *cpu, uint64_t offset, int size, uintp
     repair_flags(cpu, block, place);
     leave_block_at(cpu, place);
     start_block(cpu, 1);
+}
+
+/* A store into the block that runs: leave it before that instruction, which is then done alone, and changes the code only
+   when all of its bytes are written.  Unicorn would do so too, but after the first bytes of a store that is not aligned
+   and begins before the block: what reads its operand before writing it would do so twice. */
+static void leave_own_block(struct x86_64 *cpu, uint64_t offset, int size, uintptr_t host_pc)
+{
+    const struct translation_block *block = cpu->block;
+    uint64_t begin;
+
+    if (!block)
+        return;
+    begin = block->page[0] + (block->pc & (PAGE - 1));
+    if (offset + (uint64_t)size + LONGEST >= begin && offset < begin + block->size)
+        run_alone(cpu, host_pc);
 }
 
 /* in the place of tb_invalidate_phys_page_fast: a store to a page whose stores are looked at */
@@ -354,4 +367,64 @@ EXPORT void timevm_x86_code_changed(struct x86_64 *cpu, uint64_t base, uint64_t 
             cpu->engine.call.invalidate_range(cpu->engine.unicorn, offset, offset + (next - base));
         base = next;
     }
+}
+
+/* ---- data breakpoints of the debug registers (Intel SDM 3B, 17.2.4), of which Unicorn has the frame only ---- */
+
+enum { ACCESS_READ = 1, ACCESS_WRITE = 2 }; /* QEMU's BP_MEM_* */
+enum { BREAK_ON_WRITE = 1, BREAK_ON_ACCESS = 3 };
+
+/* the debug registers that watch any of `length` bytes at `address` for an access of this kind, one bit each */
+static uint32_t data_breaks_at(const struct x86_64 *cpu, uint64_t address, uint64_t length, int kind)
+{
+    static const uint8_t lengths[4] = {1, 2, 8, 4};
+    uint64_t control = cpu->debug[7];
+    uint32_t found = 0;
+
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned type = control >> (16 + 4 * i) & 3, size = lengths[control >> (18 + 4 * i) & 3];
+        uint64_t begin = cpu->debug[i] & ~(uint64_t)(size - 1);
+
+        if ((control >> 2 * i & 3) && (type == BREAK_ON_ACCESS || (type == BREAK_ON_WRITE && (kind & ACCESS_WRITE))) &&
+            address < begin + size && begin < address + length)
+            found |= 1u << i;
+    }
+    return found;
+}
+
+/* in the place of cpu_watchpoint_insert: a debug register has been set; pages that it watches are to be slow */
+EXPORT int timevm_x86_new_data_break(void *cpu_state, uint64_t address, uint64_t length, int kind, void **record)
+{
+    if (!is_running(cpu_state))
+        return original.new_data_break(cpu_state, address, length, kind, record);
+    running->call.flush_tlb(cpu_state);
+    return 0;
+}
+
+/* in the place of cpu_watchpoint_address_matches: for which accesses is this page watched? */
+EXPORT int timevm_x86_is_data_watched(void *cpu_state, uint64_t address, uint64_t length)
+{
+    if (!is_running(cpu_state))
+        return original.is_data_watched(cpu_state, address, length);
+    return (data_breaks_at(running, address, length, ACCESS_READ) ? ACCESS_READ : 0) |
+           (data_breaks_at(running, address, length, ACCESS_WRITE) ? ACCESS_WRITE : 0);
+}
+
+/* in the place of cpu_check_watchpoint: an access to a page that is watched.  The trap comes behind its instruction. */
+EXPORT void timevm_x86_watched_access(void *cpu_state, uint64_t address, uint64_t length, uint32_t attributes, int kind,
+                                      uintptr_t host_pc)
+{
+    struct x86_64 *cpu = running;
+    uint32_t found;
+
+    if (!is_running(cpu_state)) {
+        original.watched_access(cpu_state, address, length, attributes, kind, host_pc);
+        return;
+    }
+    found = data_breaks_at(cpu, address, length, kind);
+    if (!found)
+        return;
+    run_alone(cpu, host_pc);
+    cpu->data_breaks |= found;
+    look_soon(&cpu->engine);
 }
