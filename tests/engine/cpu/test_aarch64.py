@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.engine.cpu import assembler as a
 from tests.engine.cpu.board import COUNTER, DATA, DEVICE, LINE, RAM, STACK, VECTORS, Board
+from timevm.engine.cpu import aarch64_private as private
 from timevm.engine.cpu.base import Stop, StopKind, WatchKind, Watchpoint
 from timevm.errors import UserError
 
@@ -125,6 +127,17 @@ def test_a_state_does_not_say_how_the_way_there_was_sliced() -> None:
         while sliced.cpu.icount < at:
             sliced.cpu.run(sliced.cpu.icount + 1)
         assert whole.cpu.state() == sliced.cpu.state(), f"after {at} instructions"
+
+
+def test_what_an_exception_leaves_behind_is_no_state() -> None:
+    """Nothing reads it between two instructions, and on the model `max` it depends on how code was translated."""
+    board = Board(counting_loop(40), vectors=vector_table(irq=IRQ_HANDLER))
+    board.cpu.run(100)
+    before = board.cpu.state()
+    for field in (private.SYNDROME, private.FAULT_ADDRESS):
+        ctypes.c_uint64.from_address(board.cpu._env + field).value = 0x1234
+    ctypes.c_uint32.from_address(board.cpu._env + private.TARGET_LEVEL).value = 3
+    assert board.cpu.state() == before
 
 
 @pytest.mark.parametrize(

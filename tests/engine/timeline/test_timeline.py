@@ -317,3 +317,16 @@ def test_progress_is_told() -> None:
     timeline.seek(LENGTH, waiter)
     assert [done for done, _ in waiter.steps] == sorted(done for done, _ in waiter.steps)
     assert {total for _, total in waiter.steps} == {LENGTH}
+
+
+def test_a_search_tells_how_much_of_history_it_has_looked_at() -> None:
+    program = Program(3, 4000, frozenset())
+    track = ToyTrack(program)
+    timeline = Timeline(track, ShortPace(50))
+    timeline.seek(4000, Waiter())
+    timeline.seek(3000, Waiter())
+    waiter = Waiter()
+    timeline.find_last(Stops(frozenset({1 << 40})), waiter)
+    done = [done for done, _ in waiter.steps]
+    assert len(done) > 10 and done == sorted(done) and done[0] > 0 and done[-1] <= 3000
+    assert {total for _, total in waiter.steps} == {3000}

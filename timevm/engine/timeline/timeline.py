@@ -34,11 +34,14 @@ class _Ended(Exception):
 
 @dataclass(slots=True)
 class _Way:
-    """From ``begin`` to ``end`` for who waits (None: it is short); ``passed`` collects its stops, as in ``Run``."""
+    """For who waits (None: it is short): at icount ``base`` nothing of ``total`` instructions is done.
+
+    ``passed`` collects the stops on the way, as in ``Run``.
+    """
 
     journey: Journey | None
-    begin: int
-    end: int
+    base: int
+    total: int
     whole_from: int
     passed: list[Passed] = field(default_factory=list)
 
@@ -196,7 +199,7 @@ class Timeline:
                     continue
                 track.go_back(track.nearest(Position(upper - 1, settled=True)))
                 begin = track.place.icount
-                way = _Way(journey, here - upper, here - begin, begin)
+                way = _Way(journey, begin - (here - upper), here - start, begin)
                 self._forward(upper, way)
                 known.add(way.whole_from, upper, way.passed)
 
@@ -209,7 +212,7 @@ class Timeline:
         if not origin <= track.place <= target:
             track.go_back(origin)
         begin = track.place.icount
-        way = _Way(journey, begin, icount, begin)
+        way = _Way(journey, begin, icount - begin, begin)
         with self._stops_in_force(track.stops if icount - begin <= SHORT else Stops()):
             for rung in rungs(begin, icount):
                 self._forward(rung, way)
@@ -241,6 +244,6 @@ class Timeline:
             if way.journey is not None:
                 if way.journey.cancelled():
                     raise _Cancelled
-                way.journey.progress(result.icount - way.begin, way.end - way.begin)
+                way.journey.progress(result.icount - way.base, way.total)
             if result.end is RunEnd.LIMIT:
                 self._remember_if_due()
