@@ -7,6 +7,7 @@ costly to import and not needed for the first instruction (monitors, the gdb ser
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -92,6 +93,8 @@ class _Daemon:
         try:
             lines = SerialLines(devices.serial, self._mode)
             machine = build_machine(self._config.machine, lines.transmit)
+            gc.freeze()
+            gc.enable()
             lines.attend(machine)
             try:
                 return await self._live(machine, devices, lines)
