@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from timevm.blkreplay.granules import GRANULE
 from timevm.blkreplay.journal import Journal
 from timevm.blkreplay.qcow2.entries import COPIED, Table
 from timevm.blkreplay.qcow2.image import Qcow2Image
@@ -19,7 +20,7 @@ def overlay_of(image: Qcow2Image, journal: Journal, version: int) -> dict[int, b
     """
     size = image.cluster_size
     base = journal.base_at(version)
-    touched = {offset // size for offset, _, _ in journal.changes(version)}
+    touched = {cluster for at in journal.touched(version) for cluster in _clusters(at, size)}
     if isinstance(base, SnapshotReader):
         touched.update(_differing(image, image.l1, base.l1))
     clusters = {}
@@ -28,6 +29,11 @@ def overlay_of(image: Qcow2Image, journal: Journal, version: int) -> dict[int, b
         if offset < image.size:
             clusters[cluster] = journal.read(offset, min(size, image.size - offset), version).ljust(size, b"\0")
     return clusters
+
+
+def _clusters(offset: int, size: int) -> range:
+    """Of ``size`` bytes, that a granule at ``offset`` is in; small ones are several."""
+    return range(offset // size, (offset + GRANULE - 1) // size + 1)
 
 
 def _differing(image: Qcow2Image, left: Table, right: Table) -> Iterator[int]:

@@ -56,7 +56,7 @@ class Journal:
         return self._spool.size
 
     def base_at(self, version: int) -> BlockNode:
-        """What ``changes`` of that version are changes of."""
+        """What ``read`` and ``touched`` of that version are over."""
         return self._base_of(version)[1]
 
     def knows(self, version: int) -> bool:
@@ -113,22 +113,18 @@ class Journal:
         for _, base in self._bases:
             base.close()
 
-    def changes(self, version: int) -> Iterator[tuple[int, int, bytes | None]]:
-        """In what the disk at ``version`` differs from its base: (offset, length, data or None for zeroes), ascending.
+    def touched(self, version: int) -> Iterator[int]:
+        """Offsets of the granules that were written between the base and ``version``, ascending.
 
         For a VM snapshot taken in a replay.
         """
-        first, base = self._base_of(version)
-        blocks = sorted(block for block, numbers in self._zeroes.items() if first < self._newest(numbers, version))
-        covered = set(blocks)
-        touched = sorted(granule for granule in self._versions if granule // BLOCK not in covered)
+        first, _ = self._base_of(version)
+        blocks = {block for block, numbers in self._zeroes.items() if first < self._newest(numbers, version)}
+        single = (granule for granule in self._versions if granule // BLOCK not in blocks)
         inside = chain.from_iterable(range(block * BLOCK, (block + 1) * BLOCK) for block in blocks)
-        for granule in sorted(chain(touched, inside)):
-            place = self._locate(granule, first, version)
-            length = min(GRANULE, base.size - granule * GRANULE)
-            if place != BASE and length > 0:
-                data = None if place == ZERO else self._spool.read(place, length)
-                yield granule * GRANULE, length, data
+        for granule in sorted(chain(single, inside)):
+            if self._locate(granule, first, version) != BASE:
+                yield granule * GRANULE
 
     def _base_of(self, version: int) -> tuple[int, BlockNode]:
         for first, base in reversed(self._bases):

@@ -41,8 +41,8 @@ def content(seed: int) -> bytes:
     return random.Random(seed).randbytes(SIZE // 4) + bytes(SIZE - SIZE // 4)
 
 
-def image(path: Path, seed: int = 1) -> Path:
-    create_image(path, CreateOptions(SIZE))
+def image(path: Path, seed: int = 1, cluster_size: int = 65536) -> Path:
+    create_image(path, CreateOptions(SIZE, cluster_size=cluster_size))
     node = open_image(path, "qcow2")
     node.write(0, content(seed))
     node.close()
@@ -161,8 +161,13 @@ def test_another_disk_has_another_digest(tmp_path: Path, opened: Open) -> None:
 
 def test_a_replays_disk_is_saved_into_the_image_beside_its_active_state(tmp_path: Path, opened: Open) -> None:
     """What begins with the image, and what begins with a snapshot in it because a recording wrote on."""
-    for name, snapshot in (("on", True), ("off", False)):
-        path = image(tmp_path / f"{name}.qcow2")
+    for name, snapshot, cluster_size in (
+        ("on", True, 512),
+        ("on64", True, 65536),
+        ("off", False, 2048),
+        ("off2M", False, 2 << 20),
+    ):
+        path = image(tmp_path / f"{name}.qcow2", cluster_size=cluster_size)
         recording = opened(spec(path, "record", snapshot=snapshot))
         recorded = dict(recording.digests)
         recording.settle()
@@ -196,7 +201,7 @@ def test_a_replays_disk_is_saved_into_the_image_beside_its_active_state(tmp_path
         later.drain()
         record = node.save_snapshot("next", overlay=disk.snapshot_overlay())
         assert node.snapshot_reader(record.id).read(0, SIZE) == read(later)
-        for used in ("mid", "rr:off.rr"):
+        for used in ("mid", f"rr:{name}.rr"):
             if used in [record.tag for record in node.snapshots()]:
                 with pytest.raises(UserError, match=f"snapshot '{used}' of .* is in use"):
                     node.delete_snapshot(used)
