@@ -17,6 +17,7 @@ from timevm.engine.cpu.base import Stop, StopKind, WatchKind, Watchpoint
 from timevm.errors import UserError
 
 FOREVER = 1 << 60
+STP_X0_X1_AT_X2 = 0xA9000440
 SYSTEM_OFF = 0x8400_0008
 
 
@@ -335,6 +336,19 @@ def test_watchpoints_stop_before_the_access(reference: tuple[Any, ...], kind: Wa
     assert not values or values[0] == 0
     board.cpu.set_watchpoints(frozenset())
     assert board.fingerprint() == reference
+
+
+@pytest.mark.parametrize("watched", [0, 8], ids=["first", "second"])
+def test_a_pair_that_is_stopped_has_not_begun(watched: int) -> None:
+    """The second of two stores is watched: the first has not happened either where the machine stands."""
+    board = Board(a.code(*a.load_constant(2, DATA), a.movz(0, 5), a.movz(1, 6), STP_X0_X1_AT_X2, a.b(0)))
+    board.cpu.set_watchpoints(frozenset({Watchpoint(DATA + watched, 8, WatchKind.WRITE)}))
+    before = board.read(DATA, 16)
+    stop = board.cpu.run(100)
+    assert (stop.kind, stop.address) == (StopKind.WATCHPOINT, DATA + watched)
+    assert board.read(DATA, 16) == before
+    board.cpu.run(stop.icount + 1)
+    assert board.read(DATA, 16) == (5).to_bytes(8, "little") + (6).to_bytes(8, "little")
 
 
 def test_stack_and_other_registers_by_name() -> None:

@@ -181,7 +181,7 @@ class Aarch64Cpu(UnicornCpu):
         """``base``, ``host_address`` and ``size`` in whole pages.  One range only."""
         error = unicorn_library.mem_map_ptr(self._handle, base, size, const.UC_PROT_ALL, host_address)
         unicorn_library.check(error, "map the guest's RAM")
-        self.native.ram_base, self.native.ram_end = base, base + size
+        self.native.ram_base, self.native.ram_end, self.native.ram_host = base, base + size, host_address
         self.native.ram_offset = self._ram_offset(self._handle, host_address)
         if self._flat_translation:
             self._pages = ctypes.create_string_buffer(size >> 12)
@@ -391,6 +391,7 @@ class Aarch64Cpu(UnicornCpu):
         """The CPU stands between two instructions at ``icount``, whatever it did before."""
         engine = self.native.engine
         engine.skip_breakpoint_at = engine.skip_watchpoint_at = -1
+        self.native.stored_count = 0
         engine.horizon, engine.budget, engine.block_end = icount, 0, self._pc.value
 
     def reset(self, pc: int, arguments: Sequence[int]) -> None:

@@ -20,6 +20,7 @@ OUTPUT_BYTES = 4096
 MAX_WINDOWS = 64
 MAX_WATCHES = 64
 MAX_WATCHED_PAGES = 64
+MAX_STORED = 64
 MAX_PASSED = 256
 WATCH_READ, WATCH_WRITE = 1, 2
 NO_OFFSET = -1
@@ -113,6 +114,10 @@ class GenericTimer(ctypes.Structure):
     _fields_ = [("compare", c_uint64), ("control", c_uint32), ("level", c_uint32)]
 
 
+class Stored(ctypes.Structure):
+    _fields_ = [("place", c_void_p), ("size", c_uint64), ("before", c_uint8 * 16)]
+
+
 class Aarch64(ctypes.Structure):
     _fields_ = [
         ("engine", Engine),
@@ -147,6 +152,10 @@ class Aarch64(ctypes.Structure):
         ("mapping_touched", c_uint32),
         ("watched_page", c_uint64 * MAX_WATCHED_PAGES),
         ("watched_place", c_uint64 * MAX_WATCHED_PAGES),
+        ("ram_host", c_void_p),
+        ("stored_at", c_int64),
+        ("stored_count", c_uint64),
+        ("stored", Stored * MAX_STORED),
     ]
 
 

@@ -1,6 +1,7 @@
 #include "aarch64.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #define WORD 2 /* an instruction is 1 << WORD bytes */
 
@@ -303,32 +304,71 @@ static void look_at_watches(struct aarch64 *cpu, uint64_t address, uint64_t size
     }
 }
 
+/* The machine is about to be stopped before an access: its instruction (a pair, a vector) shall not have begun. */
+static void take_back_stores(struct aarch64 *cpu, int64_t icount)
+{
+    if (cpu->stored_at == icount)
+        while (cpu->stored_count) {
+            const struct stored *last = &cpu->stored[--cpu->stored_count];
+
+            memcpy(last->place, last->before, last->size);
+        }
+}
+
+/* A store is about to be made, by an instruction that may make more of them. */
+static void note_store(struct aarch64 *cpu, uint64_t physical, uint32_t size, int64_t icount)
+{
+    struct stored *next;
+
+    if (cpu->stored_at != icount)
+        cpu->stored_at = icount, cpu->stored_count = 0;
+    if (cpu->stored_count == MAX_STORED || size > sizeof next->before || physical < cpu->ram_base ||
+        physical + size > cpu->ram_end)
+        return;
+    next = &cpu->stored[cpu->stored_count++];
+    next->place = cpu->ram_host + (physical - cpu->ram_base);
+    next->size = size;
+    memcpy(next->before, next->place, size);
+}
+
 /* UC_HOOK_MEM_READ, _WRITE while somebody watches.  Unicorn tells the physical address: a watched page is looked up in
    the guest's tables of this moment, but only if the place in the page fits. */
-EXPORT void timevm_access(void *unicorn, int type, uint64_t physical, int size, int64_t value, struct aarch64 *cpu)
+static void look_at_access(struct aarch64 *cpu, uint64_t physical, uint32_t size, int is_write, int64_t icount)
 {
     struct engine *engine = &cpu->engine;
     uint64_t attributes[4] = {0};
 
-    (void)unicorn, (void)value;
     for (uint32_t i = 0; i < engine->watch_count; i++) {
         const struct watch *watch = &engine->watches[i];
         uint64_t page = watch->address & ~(uint64_t)4095, last = (watch->address + watch->length - 1) & ~(uint64_t)4095;
 
-        if (!(watch->kind >> (type == 17 /* UC_MEM_WRITE */) & 1))
+        if (!(watch->kind >> is_write & 1))
             continue;
         for (;; page += 4096) {
             uint64_t at = page + (physical & 4095); /* where the access would be in this page */
 
-            if (at < watch->address + watch->length && watch->address < at + (uint64_t)size &&
+            if (at < watch->address + watch->length && watch->address < at + size &&
                 engine->call.translate(engine->cpu_state, page, attributes) == (physical & ~(uint64_t)4095)) {
-                look_at_watches(cpu, at, (uint64_t)size, type == 17);
+                if (!engine->collect && icount != engine->skip_watchpoint_at)
+                    take_back_stores(cpu, icount);
+                look_at_watches(cpu, at, size, is_write);
                 return;
             }
             if (page == last)
                 break;
         }
     }
+}
+
+EXPORT void timevm_access(void *unicorn, int type, uint64_t physical, int size, int64_t value, struct aarch64 *cpu)
+{
+    int64_t icount = icount_at(&cpu->engine, *cpu->engine.pc, WORD);
+    int is_write = type == 17; /* UC_MEM_WRITE */
+
+    (void)unicorn, (void)value;
+    look_at_access(cpu, physical, (uint32_t)size, is_write, icount);
+    if (is_write)
+        note_store(cpu, physical, (uint32_t)size, icount);
 }
 
 /* ---- devices ---- */

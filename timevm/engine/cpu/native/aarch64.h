@@ -12,6 +12,13 @@ struct generic_timer {
 };
 
 #define MAX_WATCHED_PAGES 64
+#define MAX_STORED 64 /* of one instruction: ST4 of bytes */
+
+struct stored {
+    uint8_t *place;
+    uint64_t size;
+    uint8_t before[16];
+};
 
 struct aarch64 {
     struct engine engine;
@@ -47,6 +54,12 @@ struct aarch64 {
     uint32_t watched_pages;
     uint32_t mapping_touched; /* what may have moved them was done: look at the next block */
     uint64_t watched_page[MAX_WATCHED_PAGES], watched_place[MAX_WATCHED_PAGES]; /* virtual, physical (-1: nowhere) */
+
+    uint8_t *ram_host; /* the guest's RAM in this process */
+    /* what the instruction under way has stored into looked-at pages, to be taken back should it be stopped half-way */
+    int64_t stored_at; /* its icount */
+    uint64_t stored_count;
+    struct stored stored[MAX_STORED];
 };
 
 #endif
