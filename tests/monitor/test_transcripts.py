@@ -12,6 +12,7 @@ from tests.daemon import command
 from tests.monitor.conversation import converse, steady
 from tests.monitor.record_transcripts import FOLDER
 from tests.monitor.scenarios import SCENARIOS
+from timevm.monitor.qmp.session import QmpSession
 
 DIFFERENCES: dict[str, list[dict[str, Any]]] = json.loads((FOLDER / "differences.json").read_text())
 
@@ -42,3 +43,13 @@ def test_timevm_says_what_qemu_said(name: str, tmp_path: Path) -> None:
 
 def test_every_difference_is_of_a_scenario() -> None:
     assert set(DIFFERENCES) <= set(SCENARIOS)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_byte_by_byte_it_is_the_same_conversation(name: str) -> None:
+    whole, single = QmpSession(), QmpSession()
+    for step in SCENARIOS[name].steps:
+        data = (step.data if isinstance(step.data, str) else json.dumps(step.data)).encode()
+        expected_steps = whole.feed(data)
+        assert [found for byte in data for found in single.feed(bytes((byte,)))] == expected_steps
+        assert len(expected_steps) == step.replies
