@@ -29,13 +29,13 @@ MACHINE, BOOT, TIME, SERIAL, CONTROL, DISKS, RUN = (
 OPTIONS: tuple[Option, ...] = (
     Option("M", "MACHINE[,prop=value…]", MACHINE, "the machine; -M help lists them", ("machine",)),
     Option("cpu", "MODEL", MACHINE, "the processor; -cpu help lists them"),
-    Option("m", "[size=]SIZE", MACHINE, "RAM: 512 is MiB, or 512M, 1G (16M to 4G; default 128M)"),
+    Option("m", "[size=]SIZE", MACHINE, "RAM: 512 is MiB, or 512M, 1G (default 128M)"),
     Option("smp", "1", MACHINE, "one processor; record/replay knows no other number"),
     Option("accel", "tcg", MACHINE, "accepted for QEMU's command lines"),
     Option("rtc", "base=utc|localtime|DATE", MACHINE, "what the real-time clock shows at reset"),
     Option("seed", "NUMBER", MACHINE, "seed of the machine's random numbers (default: from the host, recorded)"),
     Option("name", "[guest=]NAME", MACHINE, "the machine's name, for query-name and the console"),
-    Option("kernel", "FILE", BOOT, "Linux Image (flat or gzip) or ELF file"),
+    Option("kernel", "FILE", BOOT, "Linux Image (flat or gzip), a PC's bzImage, or an ELF file"),
     Option("initrd", "FILE", BOOT, "initial ramdisk"),
     Option("append", "TEXT", BOOT, "the kernel's command line"),
     Option("dtb", "FILE", BOOT, "device tree, instead of the machine's own"),
@@ -72,9 +72,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("S", "", CONTROL, "do not start: wait for cont of a monitor or a debugger"),
     Option(
         "drive",
-        "file=F,if=none,id=ID[,format=qcow2|raw][,snapshot=on][,readonly=on]",
+        "file=F,if=none|virtio|ide,id=ID[,format=qcow2|raw][,snapshot=on][,readonly=on]",
         DISKS,
-        "a disk image; driver=blkreplay,if=none,image=ID,id=ID2 puts one behind record/replay",
+        "a disk image (a PC also takes -hda F to -hdd F and -cdrom F); driver=blkreplay,if=none,image=ID,id=ID2 puts one "
+        "behind record/replay",
     ),
     Option("blockdev", "driver=…,node-name=ID[,…]", DISKS, "a node of the block graph"),
     Option(
