@@ -74,8 +74,8 @@ OPTIONS: tuple[Option, ...] = (
         "drive",
         "file=F,if=none|virtio|ide,id=ID[,format=qcow2|raw][,snapshot=on][,readonly=on]",
         DISKS,
-        "a disk image (a PC also takes -hda F to -hdd F and -cdrom F); driver=blkreplay,if=none,image=ID,id=ID2 puts one "
-        "behind record/replay",
+        "a disk image (a PC also takes -hda F to -hdd F and -cdrom F); driver=blkreplay,if=none,image=ID,id=ID2 puts "
+        "one behind record/replay",
     ),
     Option("blockdev", "driver=…,node-name=ID[,…]", DISKS, "a node of the block graph"),
     Option(
