@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,12 @@ PACKAGES = {
     "mkfs.vfat": "dosfstools",
 }
 
+#: files of packages that are not programs
+FILES = {
+    "/usr/share/seabios/bios-256k.bin": "seabios",
+    "/usr/lib/grub/i386-pc/boot.img": "grub-pc-bin",
+}
+
 
 def need(program: str) -> str:
     """Its path; the calling test fails with what to install when it is not there."""
@@ -48,5 +55,16 @@ def need(program: str) -> str:
     return found
 
 
+def need_file(path: str) -> Path:
+    """A file of FILES; the calling test fails with what to install when it is not there."""
+    if not Path(path).exists():
+        pytest.fail(
+            f"this test needs {path}: apt-get install {FILES[path]} (`make peers` does it as root)", pytrace=False
+        )
+    return Path(path)
+
+
 if __name__ == "__main__":
-    print(*sorted({package for program, package in PACKAGES.items() if shutil.which(program) is None}))
+    missing = {package for program, package in PACKAGES.items() if shutil.which(program) is None}
+    missing |= {package for path, package in FILES.items() if not Path(path).exists()}
+    print(*sorted(missing))

@@ -16,7 +16,7 @@ from tests.guests import linux_x86_64
 from tests.linux.harness import Outcome, assert_same, record, replay
 from tests.linux.test_debian import random_limits
 from tests.linux.test_debian_disk import ext4
-from tests.peers import need
+from tests.peers import need, need_file
 from timevm.engine.machine.boards import SEABIOS
 from timevm.engine.machine.spec import MIB, DeviceOption, Drive, MachineSpec
 
@@ -95,8 +95,7 @@ LABEL linux
 
 def test_seabios_and_syslinux_start_linux(tmp_path: Path) -> None:
     """A disk image with a FAT file system, from the firmware's first instruction to power-off."""
-    if not SEABIOS.exists():
-        pytest.fail("this test needs SeaBIOS: apt-get install seabios", pytrace=False)
+    need_file(str(SEABIOS))
     guest, image = linux_x86_64(), tmp_path / "disk.img"
     (tmp_path / "syslinux.cfg").write_text(SYSLINUX)
     image.write_bytes(bytes(48 * MIB))

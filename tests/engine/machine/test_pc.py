@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine.machine.pc_guests import BOOT_SECTOR, assemble, kernel
 from tests.linux.harness import Terminal, assert_same, build, record, replay
-from tests.peers import need
+from tests.peers import need, need_file
 from timevm.engine.machine.boards import SEABIOS, board_for
 from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.outcome import RunEnd
@@ -180,9 +180,7 @@ def with_disk(spec: MachineSpec, image: Path, driver: str) -> MachineSpec:
 
 
 def firmware() -> Path:
-    if not SEABIOS.exists():
-        pytest.fail("this test needs SeaBIOS: apt-get install seabios", pytrace=False)
-    return SEABIOS
+    return need_file(str(SEABIOS))
 
 
 @pytest.mark.parametrize("driver", DISK_DEVICES)
@@ -335,6 +333,7 @@ def test_seabios_and_grub_start_a_kernel_from_a_cd(tmp_path: Path) -> None:
     (tree / "module").write_bytes(b"; the module\0")
     image = tmp_path / "cd.iso"
     need("xorriso")
+    need_file("/usr/lib/grub/i386-pc/boot.img")
     subprocess.run([need("grub-mkrescue"), "-o", image, tree], check=True, capture_output=True, timeout=120)
     outcome = record(recorded(with_disk(pc(), image, "ide-cd"), tmp_path))
     assert outcome.console.endswith(b"one two; the module"), outcome.console[-200:]
