@@ -206,3 +206,29 @@ async def test_the_pc_and_debian_amd64(tmp_path: Path) -> None:
                 assert await client.ask(b"bs") == b"T05thread:01;"
                 assert await client.register(X86_PC) == pc
         client.close()
+
+
+async def test_the_last_write_to_a_word_of_the_kernels_stack(boot: Boot) -> None:
+    """Back to it, and forward again: between it and the place where one came from there is no other."""
+    sp = 31
+    async with replaying(boot.spec) as session:
+        await session.vm.seek(boot.icount * 2 // 3)
+        client = await session.server.connect()
+        stop = b"0,%x,4" % boot.symbols["schedule"]
+        assert await client.ask(b"Z" + stop) == b"OK"
+        assert await client.ask(b"c") == b"T05thread:01;"
+        came_from = (await session.vm.replay_info()).icount
+        watch = b"2,%x,8" % await client.register(sp)
+        assert await client.ask(b"z" + stop) == b"OK"
+        assert await client.ask(b"Z" + watch) == b"OK"
+        begin = time.perf_counter()
+        assert (await client.ask(b"bc")).startswith(b"T05watch:")
+        assert time.perf_counter() - begin < 10
+        written_at = (await session.vm.replay_info()).icount
+        assert written_at < came_from
+        assert await client.ask(b"Z" + stop) == b"OK"
+        assert (await client.ask(b"c")).startswith(b"T05watch:")
+        assert (await session.vm.replay_info()).icount == written_at
+        assert await client.ask(b"c") == b"T05thread:01;"
+        assert (await session.vm.replay_info()).icount == came_from
+        client.close()
