@@ -6,10 +6,10 @@ RAM is below 4 GiB only, and lies behind the adapter and BIOS areas below 1 MiB 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from timevm.engine.clock.virtual_clock import VirtualClock
 from timevm.engine.cpu.base import StopKind
+from timevm.engine.cpu.unicorn_cpu import UnicornWindow
 from timevm.engine.cpu.x86_64 import X86Cpu
 from timevm.engine.devices import uart16550
 from timevm.engine.devices.fw_cfg import FwCfg
@@ -65,18 +65,10 @@ class _GateA20:
         self._cpu.set_a20(level)
 
 
-class _WindowPort(Protocol):
-    """What the CPU gives for ports whose hot registers it serves natively (see ``cpu.aarch64.WindowPort``)."""
-
-    def set_constant_read(self, offset: int | None, value: int = 0) -> None: ...
-
-    def set_output(self, offset: int | None) -> None: ...
-
-
 class _SerialWindow:
     """The UART's hot registers are served natively: its line status and its data."""
 
-    def __init__(self, uart: Uart16550, window: _WindowPort) -> None:
+    def __init__(self, uart: Uart16550, window: UnicornWindow) -> None:
         self._uart, self._window = uart, window
         uart.changed = self.follow
         self.follow()
