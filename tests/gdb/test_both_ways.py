@@ -137,7 +137,7 @@ async def test_many_hits_do_not_make_it_crawl(spec: MachineSpec) -> None:
     async with replaying(spec) as session:
         client = await session.server.connect()
         await session.vm.seek(60_000)
-        assert await client.ask(b"Z4,40088000,1000") == b"OK"
+        assert await client.ask(b"Z4,40080000,10000000") == b"OK"
         async with asyncio.timeout(20):
             for _ in range(20):
                 client.send(b"bc")

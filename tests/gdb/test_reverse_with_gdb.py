@@ -182,6 +182,15 @@ async def test_the_direction_set_once(recorded: tuple[MachineSpec, Outcome]) -> 
     in_order(output, "Breakpoint 1", "bl\t0x4008158c <check_heap>", "No more reverse-execution", "Breakpoint 1")
 
 
+async def test_until_and_advance_in_reverse(recorded: tuple[MachineSpec, Outcome]) -> None:
+    output = await debug(
+        recorded,
+        *("break check_heap", "continue", "set exec-direction reverse", "until", "until", "advance heap_take"),
+        *("finish", "until"),
+    )
+    in_order(output, "Breakpoint 1", "./main.c:497", "put_text", "heap_take (size", "./main.c:81", "98\t")
+
+
 async def test_physical_addresses(recorded: tuple[MachineSpec, Outcome]) -> None:
     packets = ("qqemu.PhyMemMode", "Qqemu.PhyMemMode:1", "qqemu.PhyMemMode")
     output = await debug(recorded, *(f"maintenance packet {packet}" for packet in packets), "x/i 0x40080000")

@@ -344,6 +344,8 @@ static void look_at_access(struct aarch64 *cpu, uint64_t physical, uint32_t size
 
         if (!(watch->kind >> is_write & 1))
             continue;
+        if (cpu->mmu_is_off) /* addresses are physical: one look for a range of any length */
+            page = last = physical & ~(uint64_t)4095;
         for (;; page += 4096) {
             uint64_t at = page + (physical & 4095); /* where the access would be in this page */
 
