@@ -842,6 +842,24 @@ def test_watchpoints_stop_before_the_access(busy: tuple[Any, ...]) -> None:
     assert board.fingerprint() == busy
 
 
+@pytest.mark.parametrize("distance", [1, 3, 7])
+def test_a_store_that_begins_before_what_is_watched_happens_not_at_all_or_whole(distance: int) -> None:
+    """Across two pages too; the addition would be done to its own result."""
+    for watched in (DATA + 0x108, DATA + 0x1000):
+        body = f"mov rbx, {watched - distance}\n mov rax, 0x0102030405060708\n mov [rbx], rax\n nop\n"
+        body += "add qword ptr [rbx], rax\n mov dword ptr [rbx + 12], 5\n"
+        undisturbed, _ = run(long_mode(body))
+        board = Board(long_mode(body))
+        board.cpu.set_watchpoints(frozenset({Watchpoint(watched, 1, WatchKind.WRITE)}))
+        values = []
+        while (stop := board.run()).kind is StopKind.WATCHPOINT:
+            assert (stop.address, stop.is_write) == (watched, True)
+            values.append(board.number(watched - distance))
+        assert values == [0, 0x0102030405060708]
+        board.cpu.set_watchpoints(frozenset())
+        assert board.fingerprint() == undisturbed.fingerprint()
+
+
 def test_flags_survive_a_watchpoint() -> None:
     body = f"mov ebx, {DATA}\n mov eax, 5\n cmp eax, 7\n nop\n seto byte ptr [rbx]\n pushfq\n"
     body += "rcl dword ptr [rbx], 1\n pushfq\n"

@@ -18,7 +18,7 @@ from unicorn import x86_const as x86
 
 from timevm.engine.cpu import linkage, unicorn_library
 from timevm.engine.cpu import x86_64_private as private
-from timevm.engine.cpu.base import MmioHandler, Stop, StopKind
+from timevm.engine.cpu.base import MmioHandler, Stop, StopKind, WatchKind
 from timevm.engine.cpu.code_trace import CodeTrace
 from timevm.engine.cpu.native import STOP_FIRMWARE_CALL
 from timevm.engine.cpu.native import x86_64 as hooks
@@ -383,6 +383,20 @@ class X86Cpu(UnicornCpu):
         self._breakpoint_table = (c_uint64 * max(1, len(ordered)))(*ordered)
         self.native.breakpoints = ctypes.addressof(self._breakpoint_table)
         self.native.breakpoint_count = len(ordered)
+
+    def _apply_watchpoints(self) -> None:
+        """Stores: the TLB knows which pages are watched.  Loads: all of them are looked at, and slow."""
+        super()._apply_watchpoints()
+        if any(watch.kind is not WatchKind.WRITE for watch in self._watchpoints):
+            self._watch_hooks.append(self._hook(const.UC_HOOK_MEM_READ, self.access_hook))
+
+    def _watched_ranges(self) -> list[tuple[int, int]]:
+        return []
+
+    def _forget_fast_paths(self, reads: bool) -> None:
+        self._saved.forget_translations()
+        if reads:
+            self.flush_translations()
 
     def trace_code(self) -> CodeTrace:
         if self._trace is None:

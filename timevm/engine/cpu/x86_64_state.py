@@ -103,6 +103,10 @@ class CpuState:
         self._hidden_flags(self._env)
         self._u64(private.EIP).value = pc
 
+    def forget_translations(self) -> None:
+        """Of addresses."""
+        self._flush_tlb(self._state)
+
     def registers_changed(self) -> None:
         """Registers were written in place: what Unicorn keeps of them elsewhere follows."""
         self._hidden_flags(self._env)

@@ -128,24 +128,23 @@ EXPORT int timevm_x86_run(struct x86_64 *cpu, uint64_t begin)
     return error;
 }
 
-/* ---- watchpoints ---- */
+/* ---- watchpoints on loads (those on stores: x86_64_translation.c) ---- */
 
-/* UC_HOOK_MEM_READ, _WRITE while somebody watches.  Unicorn tells the physical address: a watched page is looked up in
-   the guest's tables of this moment, but only if the place in the page fits. */
+/* UC_HOOK_MEM_READ while somebody watches loads.  Unicorn tells the physical address: a watched page is looked up in the
+   guest's tables of this moment, but only if the place in the page fits. */
 EXPORT void timevm_x86_access(void *unicorn, int type, uint64_t physical, int size, int64_t value, struct x86_64 *cpu)
 {
     struct engine *engine = &cpu->engine;
-    int is_write = type == 17; /* UC_MEM_WRITE */
     uint64_t attributes[4] = {0};
 
-    (void)unicorn, (void)value;
+    (void)unicorn, (void)type, (void)value;
     if (!cpu->block)
         return;
     for (uint32_t i = 0; i < engine->watch_count; i++) {
         const struct watch *watch = &engine->watches[i];
         uint64_t page = watch->address & ~(PAGE - 1), last = (watch->address + watch->length - 1) & ~(PAGE - 1);
 
-        if (!(watch->kind >> is_write & 1))
+        if (!(watch->kind & 1))
             continue;
         for (;; page += PAGE) {
             uint64_t at = page + (physical & (PAGE - 1)); /* where the access would be in this page */
@@ -160,8 +159,7 @@ EXPORT void timevm_x86_access(void *unicorn, int type, uint64_t physical, int si
                 engine->block_end = pc + cpu->block->icount - place;
                 if (!engine->collect && icount_at(engine, pc, 0) != engine->skip_watchpoint_at)
                     repair_flags(cpu, cpu->block, place); /* the instruction will begin again */
-                meet_stop(engine, STOP_WATCHPOINT, pc, watch->address > at ? watch->address : at, (uint32_t)is_write,
-                          0);
+                meet_stop(engine, STOP_WATCHPOINT, pc, watch->address > at ? watch->address : at, 0, 0);
                 return;
             }
             if (page == last)

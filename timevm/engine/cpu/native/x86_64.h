@@ -116,6 +116,7 @@ struct x86_64 {
     uint64_t *debug;         /* dr0..dr7 */
     uint64_t *access_return; /* where in translated code the last page walk came from; 0: from an instruction fetch */
 
+    uint64_t unaligned_store; /* its address, between the two calls that Unicorn makes for it; 0: none */
     struct hook_record *block_hook;
     struct translation_block *block; /* paid for last; NULL: nothing of it is left to run */
     int64_t pending;                 /* instructions paid for that a device access under way is still to do */

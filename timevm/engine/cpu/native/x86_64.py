@@ -108,6 +108,7 @@ class X86(ctypes.Structure):
         ("exception_in_flight", c_void_p),
         ("debug", c_void_p),
         ("access_return", c_void_p),
+        ("unaligned_store", c_uint64),
         ("block_hook", c_void_p),
         ("block", c_void_p),
         ("pending", c_int64),

@@ -369,10 +369,15 @@ EXPORT void timevm_x86_code_changed(struct x86_64 *cpu, uint64_t base, uint64_t 
     }
 }
 
-/* ---- data breakpoints of the debug registers (Intel SDM 3B, 17.2.4), of which Unicorn has the frame only ---- */
+/* ---- watched data: a debugger's watchpoints on stores, and the data breakpoints of the debug registers (Intel SDM 3B,
+   17.2.4)
 
-enum { ACCESS_READ = 1, ACCESS_WRITE = 2 }; /* QEMU's BP_MEM_* */
+   Unicorn has the frame of both only: a TLB entry can say that its page is watched, and then a function is called before
+   each access that is empty.  Ours are in its place.  Only accesses to such pages are slow, whoever maps them. ---- */
+
+enum { ACCESS_READ = 1, ACCESS_WRITE = 2 }; /* QEMU's BP_MEM_*, and bits of struct watch's kind */
 enum { BREAK_ON_WRITE = 1, BREAK_ON_ACCESS = 3 };
+#define WIDEST 16 /* bytes of an access */
 
 /* the debug registers that watch any of `length` bytes at `address` for an access of this kind, one bit each */
 static uint32_t data_breaks_at(const struct x86_64 *cpu, uint64_t address, uint64_t length, int kind)
@@ -392,6 +397,19 @@ static uint32_t data_breaks_at(const struct x86_64 *cpu, uint64_t address, uint6
     return found;
 }
 
+/* the first watchpoint that a store touches; NULL: none */
+static const struct watch *watch_at(const struct engine *engine, uint64_t address, uint64_t length)
+{
+    for (uint32_t i = 0; i < engine->watch_count; i++) {
+        const struct watch *watch = &engine->watches[i];
+
+        if ((watch->kind & ACCESS_WRITE) && address < watch->address + watch->length &&
+            watch->address < address + length)
+            return watch;
+    }
+    return 0;
+}
+
 /* in the place of cpu_watchpoint_insert: a debug register has been set; pages that it watches are to be slow */
 EXPORT int timevm_x86_new_data_break(void *cpu_state, uint64_t address, uint64_t length, int kind, void **record)
 {
@@ -407,10 +425,38 @@ EXPORT int timevm_x86_is_data_watched(void *cpu_state, uint64_t address, uint64_
     if (!is_running(cpu_state))
         return original.is_data_watched(cpu_state, address, length);
     return (data_breaks_at(running, address, length, ACCESS_READ) ? ACCESS_READ : 0) |
-           (data_breaks_at(running, address, length, ACCESS_WRITE) ? ACCESS_WRITE : 0);
+           (data_breaks_at(running, address, length, ACCESS_WRITE) || watch_at(&running->engine, address, length)
+                ? ACCESS_WRITE
+                : 0);
 }
 
-/* in the place of cpu_check_watchpoint: an access to a page that is watched.  The trap comes behind its instruction. */
+/* a store is about to happen: is a watchpoint met? */
+static void look_at_watches(struct x86_64 *cpu, uint64_t address, uint64_t length, uintptr_t host_pc)
+{
+    struct engine *engine = &cpu->engine;
+    const struct translation_block *block = cpu->block;
+    const struct watch *watch = watch_at(engine, address, length);
+    uint64_t pc;
+    unsigned place;
+
+    if (!watch || !block || !host_pc || !engine->call.restore_state(engine->cpu_state, host_pc, 1))
+        return;
+    pc = block->cs_base + *engine->pc;
+    place = place_in_block(block, pc);
+    if (place == block->icount)
+        return;
+    engine->block_end = pc + block->icount - place;
+    if (!engine->collect && icount_at(engine, pc, 0) != engine->skip_watchpoint_at)
+        repair_flags(cpu, block, place); /* the instruction will begin again */
+    meet_stop(engine, STOP_WATCHPOINT, pc, watch->address > address ? watch->address : address, 1, 0);
+}
+
+/* in the place of cpu_check_watchpoint: an access to a page that is watched.  A debug register's trap comes behind the
+   instruction.
+
+   A store that is not aligned is announced before its first byte, page by page; but of one that stays in its page first
+   a length of "minus its place in the page" is told, then the page's beginning up to the end of the store.  After that
+   come its bytes one by one. */
 EXPORT void timevm_x86_watched_access(void *cpu_state, uint64_t address, uint64_t length, uint32_t attributes, int kind,
                                       uintptr_t host_pc)
 {
@@ -421,6 +467,17 @@ EXPORT void timevm_x86_watched_access(void *cpu_state, uint64_t address, uint64_
         original.watched_access(cpu_state, address, length, attributes, kind, host_pc);
         return;
     }
+    if (length > WIDEST && (int64_t)length < 0) {
+        cpu->unaligned_store = address;
+        return;
+    }
+    if (cpu->unaligned_store && address == (cpu->unaligned_store & PAGE_MASK)) {
+        length = address + length - cpu->unaligned_store;
+        address = cpu->unaligned_store;
+    }
+    cpu->unaligned_store = 0;
+    if (kind == ACCESS_WRITE && cpu->engine.watch_count)
+        look_at_watches(cpu, address, length, host_pc);
     found = data_breaks_at(cpu, address, length, kind);
     if (!found)
         return;
