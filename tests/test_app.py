@@ -192,6 +192,7 @@ async def test_a_serial_peer_that_reads_nothing_stops_the_guest_and_nobody_else(
 async def test_no_shutdown_and_no_reboot(tmp_path: Path) -> None:
     async with running([*irq_guest(), "-no-shutdown", "-serial", "stdio", *QMP], tmp_path) as daemon:
         async with qmp(daemon, tmp_path / "qmp") as client:
+            await daemon.shows(b"tick ")
             daemon.type(b"q")
             await daemon.shows(b"bye ")
             await status(client, "shutdown")

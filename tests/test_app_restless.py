@@ -32,7 +32,15 @@ def specification(path: Path, *, sleep: bool) -> MachineSpec:
 async def record_restlessly(spec: MachineSpec, chance: random.Random) -> tuple[bytes, int]:
     """Console and icount at the end."""
     console = bytearray()
-    machine = build_machine(spec, lambda port, data: console.extend(data))
+    ticked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def transmit(port: int, data: bytes) -> None:
+        console.extend(data)
+        if data == b"t":
+            loop.call_soon_threadsafe(ticked.set)
+
+    machine = build_machine(spec, transmit)
     vm = Vm(machine, VmDescription(mode=ReplayMode.RECORD), VmPolicy())
     events: list[VmEvent] = []
 
@@ -61,8 +69,9 @@ async def record_restlessly(spec: MachineSpec, chance: random.Random) -> tuple[b
                 case _:
                     await vm.stop()
         if chance.random() < 0.5:
-            vm.inject(SerialInput(0, b"q"))
             await vm.cont()
+            await ticked.wait()  # the guest takes no end before its first one, in QEMU neither
+            vm.inject(SerialInput(0, b"q"))
             assert (await vm.over).reason.value == "guest"
         await vm.leave("quit")
     await asyncio.sleep(0)
