@@ -165,6 +165,7 @@ def assemble(order: Order) -> Assembly:
             MemoryRegion("pc.bios", rom.base, rom.size, "rom"),
         ],
         boot=boot,
+        roms=(rom,),
         power_button=chipset.power.press_power_button,
         follow_devices=follow_devices,
     )
