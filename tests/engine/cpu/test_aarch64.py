@@ -18,6 +18,7 @@ from timevm.errors import UserError
 
 FOREVER = 1 << 60
 STP_X0_X1_AT_X2 = 0xA9000440
+STR_X0_AT_X2 = 0xF9000040
 SYSTEM_OFF = 0x8400_0008
 
 
@@ -349,6 +350,23 @@ def test_a_pair_that_is_stopped_has_not_begun(watched: int) -> None:
     assert board.read(DATA, 16) == before
     board.cpu.run(stop.icount + 1)
     assert board.read(DATA, 16) == (5).to_bytes(8, "little") + (6).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("flat_translation", [True, False])
+@pytest.mark.parametrize(
+    ("begin", "instruction"), [(-8, STP_X0_X1_AT_X2), (-4, STR_X0_AT_X2)], ids=["pair", "unaligned"]
+)
+def test_a_watched_page_is_reached_from_the_page_before(flat_translation: bool, begin: int, instruction: int) -> None:
+    border = DATA + 0x1000
+    program = a.code(*a.load_constant(2, border + begin), a.movz(0, 5), a.movz(1, 6), instruction, a.b(0))
+    board = Board(program, flat_translation=flat_translation)
+    board.cpu.set_watchpoints(frozenset({Watchpoint(border, 2, WatchKind.WRITE)}))
+    before = board.read(border - 16, 32)
+    stop = board.cpu.run(100)
+    assert (stop.kind, stop.address) == (StopKind.WATCHPOINT, border)
+    assert board.read(border - 16, 32) == before
+    board.cpu.run(stop.icount + 1)
+    assert board.read(border - 16, 32) != before
 
 
 def test_stack_and_other_registers_by_name() -> None:

@@ -349,20 +349,30 @@ class Aarch64Cpu(UnicornCpu):
     def _watched_ranges(self) -> list[tuple[int, int]]:
         watched = self.native
         watched.watched_pages = 0
-        firsts = {watch: watch.address // PAGE for watch in self._watchpoints}
-        counts = {watch: (watch.address + watch.length - 1) // PAGE - first + 1 for watch, first in firsts.items()}
-        if sum(counts.values()) > native.MAX_WATCHED_PAGES:
+        spans = [
+            (max(0, watch.address - native.WATCH_REACH) // PAGE, (watch.address + watch.length - 1) // PAGE + 1)
+            for watch in self._watchpoints
+        ]
+        if sum(end - first for first, end in spans) > native.MAX_WATCHED_PAGES:
             return [EVERYWHERE]
-        numbers = {first + number for watch, first in firsts.items() for number in range(counts[watch])}
-        for place, number in enumerate(sorted(numbers)):
-            watched.watched_page[place] = number * PAGE & TOP
-            watched.watched_place[place] = self._translate_page(self._cpu_state, number * PAGE & TOP, (c_uint64 * 4)())
+        # into these an instruction may reach from the page before, which nobody needs to be mapped
+        needed = {
+            number
+            for watch, (_, end) in zip(self._watchpoints, spans, strict=True)
+            for number in range(watch.address // PAGE, end)
+        }
+        numbers = sorted({number for first, end in spans for number in range(first, end)})
+        ranges = []
+        for place, number in enumerate(numbers):
+            page = self._translate_page(self._cpu_state, number * PAGE & TOP, (c_uint64 * 4)())
+            watched.watched_page[place], watched.watched_place[place] = number * PAGE & TOP, page
+            if page != TOP:
+                ranges.append((page, page + PAGE - 1))
+            elif number in needed:
+                # it may be mapped without anybody being told: what was not valid needs no maintenance (Arm ARM D5.10)
+                ranges.append(EVERYWHERE)
         watched.watched_pages = len(numbers)
-        places = {int(watched.watched_place[place]) for place in range(len(numbers))}
-        if TOP in places:
-            # it may be mapped without anybody being told: what was not valid needs no TLB maintenance (Arm ARM D5.10)
-            return [EVERYWHERE]
-        return [(place, place + PAGE - 1) for place in sorted(places)]
+        return [EVERYWHERE] if EVERYWHERE in ranges else sorted(set(ranges))
 
     def _watched_pages_moved(self) -> bool:
         return bool(self._library.timevm_watched_pages_moved(self._address))

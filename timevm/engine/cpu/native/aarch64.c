@@ -340,7 +340,8 @@ static void look_at_access(struct aarch64 *cpu, uint64_t physical, uint32_t size
 
     for (uint32_t i = 0; i < engine->watch_count; i++) {
         const struct watch *watch = &engine->watches[i];
-        uint64_t page = watch->address & ~(uint64_t)4095, last = (watch->address + watch->length - 1) & ~(uint64_t)4095;
+        uint64_t first = watch->address < WATCH_REACH ? 0 : watch->address - WATCH_REACH; /* an access may begin before */
+        uint64_t page = first & ~(uint64_t)4095, last = (watch->address + watch->length - 1) & ~(uint64_t)4095;
 
         if (!(watch->kind >> is_write & 1))
             continue;

@@ -12,6 +12,7 @@ struct generic_timer {
 };
 
 #define MAX_WATCHED_PAGES 64
+#define WATCH_REACH 63 /* bytes before a watched one where an instruction that accesses it may begin to */
 #define MAX_STORED 64 /* of one instruction: ST4 of bytes */
 
 struct stored {
