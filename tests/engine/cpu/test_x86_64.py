@@ -644,6 +644,12 @@ def test_physical_holes_read_as_ones_and_swallow_writes() -> None:
     assert board.cpu.read_register("r8") == (1 << 64) - 1
 
 
+def test_the_highest_physical_address_is_a_hole_too() -> None:
+    body = "mov dword ptr [0x6020], 0xffe00087\n mov dword ptr [0x6024], 0xff\n mov ebx, 0x9ffff8\n"
+    board, stop = run(long_mode(body + "mov [rbx], rbx\n mov r8, [rbx]\n"))
+    assert (stop.kind, board.cpu.read_register("r8")) == (StopKind.POWER_OFF, (1 << 64) - 1)
+
+
 def test_the_rom_is_not_written() -> None:
     body = "mov dword ptr [0x7ff8], 0xffe00087\n mov rax, cr3\n mov cr3, rax\n mov ebx, 0xfffff000\n mov r8d, [rbx]\n"
     body += "mov dword ptr [rbx], 5\n mov r9d, [rbx]\n"

@@ -29,7 +29,7 @@ from timevm.engine.cpu.x86_64_state import CODE_SEGMENT, RESET_VECTOR, CpuState
 from timevm.errors import GuestError, InternalError, UserError
 
 LINES = {"intr": hooks.LINE_INTR}
-#: physical addresses end here (CPUID leaf 80000008)
+#: physical addresses end here (CPUID leaf 80000008); a page table entry that reaches further is a fault
 PHYSICAL_END = 1 << 40
 TRANSLATION_BUFFER = 128 << 20
 #: rflags.IF
