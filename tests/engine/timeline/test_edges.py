@@ -15,8 +15,9 @@ from tests.linux.harness import Terminal, bare_guest, build
 from timevm.engine.machine.outcome import RunEnd, RunResult, Stops
 from timevm.engine.machine.spec import MachineSpec
 from timevm.engine.replay.events import Request, RequestKind, SerialInput
+from timevm.engine.snapshot.page_store import PageStore
 from timevm.engine.snapshot.position import Position
-from timevm.errors import UserError
+from timevm.errors import HostError, UserError
 
 
 def record_with_resets(path: Path, resets: int) -> tuple[MachineSpec, int]:
@@ -140,4 +141,22 @@ def test_checkpoints_cost_what_changed(tmp_path: Path) -> None:
     table = travel.machine.ram.page_count * 4
     assert max(each.pages for each in others) < 20 and first.pages < 100
     assert max(each.bytes for each in others) < table + 20 * 4096 + 20_000
+    travel.machine.close()
+
+
+def test_a_host_that_gives_less_memory_keeps_fewer_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, outcome = record_typing(tmp_path / "irq.rr")
+    most = 4 * (16 << 20) + (100 << 20)
+
+    class Miserly(PageStore):
+        def __init__(self, capacity: int) -> None:
+            if capacity * 4096 > most:
+                raise HostError("the host has no address space")
+            super().__init__(capacity)
+
+    monkeypatch.setattr("timevm.engine.snapshot.checkpoints.PageStore", Miserly)
+    travel = replay(spec, budget=1 << 30)
+    assert travel.checkpoints.budget == 1 << 26
+    travel.timeline.seek(outcome.icount, Waiter())
+    assert travel.timeline.reverse_step(1, Waiter()) == RunResult(RunEnd.LIMIT, outcome.icount - 1)
     travel.machine.close()

@@ -23,7 +23,7 @@ from timevm.engine.machine.ram import PAGE, Ram
 from timevm.engine.snapshot.page_store import BATCH, Numbers, PageStore, Table
 from timevm.engine.snapshot.position import Position
 from timevm.engine.snapshot.thinning import weakest
-from timevm.errors import InternalError
+from timevm.errors import HostError, InternalError
 
 _log = logging.getLogger(__name__)
 
@@ -106,12 +106,13 @@ class Checkpoints:
     """In order of position, each place once.  The first one is the start of history and stays."""
 
     def __init__(self, machine: Rememberable, budget: int | None = None) -> None:
-        """``budget`` in bytes; None: ``default_budget``.  Takes no checkpoint yet.  Raises HostError."""
+        """``budget`` in bytes; None: ``default_budget``, or what of it the host gives.  Takes no checkpoint yet.
+
+        Raises HostError when the host has not even the memory for a few.
+        """
         self._machine = machine
-        self.budget = default_budget() if budget is None else budget
         pages = machine.ram.page_count
-        # the start, the present and where a journey began stay whatever the budget says
-        self._store = PageStore(self.budget // PAGE + 4 * pages)
+        self.budget, self._store = _room(default_budget() if budget is None else budget, pages)
         self._dirty = machine.dirty.log(everything=False)
         #: what was written before that; for the first checkpoint
         self._first: Numbers | None = machine.dirty.ever()
@@ -272,6 +273,21 @@ class Checkpoints:
             self._restoring,
             self._machine.dirty.method,
         )
+
+
+def _room(budget: int, pages: int) -> tuple[int, PageStore]:
+    """A store for the budget, or for less of it where the host refuses (strict accounting of memory).
+
+    The start, the present, where a journey began and what is being taken have room besides.
+    """
+    while True:
+        try:
+            return budget, PageStore(budget // PAGE + 4 * pages)
+        except HostError as error:
+            if budget == 0:
+                raise
+            _log.warning("%s: less is kept", error)
+            budget = budget // 4 if budget > MIB else 0
 
 
 def _place(checkpoint: Checkpoint) -> Position:
