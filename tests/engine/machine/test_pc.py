@@ -315,6 +315,7 @@ menuentry guest {
 """
 
 
+@pytest.mark.linux  # GRUB polls the timer for 55 ms of virtual time, 4.6 million times: seconds
 def test_seabios_and_grub_start_a_kernel_from_a_cd(tmp_path: Path) -> None:
     """El Torito, packet commands, multiboot: from an ISO image that grub-mkrescue made; recorded and replayed."""
     firmware()

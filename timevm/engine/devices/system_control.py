@@ -39,7 +39,8 @@ class Port61(ByteRegisters):
     def restore(self, state: dict[str, Any]) -> None:
         self._stored = state["stored"]
 
-    def read_byte(self, offset: int) -> int:
+    def read(self, offset: int, size: int) -> int:
+        """Boot loaders poll it some million times to measure the CPU against the timer: no detours."""
         now = self._time.now_ns()
         value = self._stored
         if self._timer.speaker_gate():
@@ -48,7 +49,7 @@ class Port61(ByteRegisters):
             value |= TIMER_OUTPUT
         if now // REFRESH_NS & 1:
             value |= REFRESH
-        return value
+        return value if size == 1 else value | ((1 << 8 * size) - 1) & ~0xFF
 
     def write_byte(self, offset: int, value: int) -> None:
         self._stored = value & (SPEAKER_DATA | NMI_DISABLES)

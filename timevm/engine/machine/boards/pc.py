@@ -122,11 +122,11 @@ def assemble(order: Order) -> Assembly:
         *debug_devices(spec, _transmit(order, spec.serial_ports), power_off),
     ]
     serial_windows = [Ports(uart.name, SERIAL[number][0], SERIAL_PORTS, uart) for number, uart in enumerate(uarts)]
-    apart = [*chipset.disk_ports(), *serial_windows]
+    apart = [*chipset.hot_ports(), *serial_windows]
     ports = PortMap(windows, bus.ports)
     for base, count in gaps(apart):
         cpu.map_ports(base, count, Absolute(ports, base))
-    for window in chipset.disk_ports():
+    for window in chipset.hot_ports():
         cpu.map_ports(window.base, window.count, window.handler)
     native = [
         _SerialWindow(uart, cpu.map_ports(window.base, window.count, uart, _transmit(order, number)))

@@ -80,7 +80,6 @@ class Chipset:
             Ports("pic-master", 0x20, 2, self.pic.master),
             Ports("pit", 0x40, 4, self._timer),
             Ports("i8042-data", 0x60, 1, self._keyboard.data),
-            Ports("port61", 0x61, 1, self._port61),
             Ports("i8042-command", 0x64, 1, self._keyboard.command),
             Ports("rtc", 0x70, 2, self._clock),
             Ports("port92", 0x92, 1, self._port92),
@@ -91,6 +90,12 @@ class Chipset:
             Ports("pci-data", 0xCFC, 4, self.bus.data),
         ]
 
-    def disk_ports(self) -> list[Ports]:
-        """Apart, because firmware reads disks through them: windows of their own make each access shorter."""
-        return [Ports(f"ide{n}-command", IDE_COMMAND[n], 8, self.ide.channels[n].command_block) for n in (0, 1)]
+    def hot_ports(self) -> list[Ports]:
+        """Apart, because windows of their own make each access shorter.
+
+        Firmware reads disks word by word; boot loaders poll port 61h.
+        """
+        return [
+            Ports("port61", 0x61, 1, self._port61),
+            *(Ports(f"ide{n}-command", IDE_COMMAND[n], 8, self.ide.channels[n].command_block) for n in (0, 1)),
+        ]
