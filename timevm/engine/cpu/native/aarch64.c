@@ -370,7 +370,7 @@ EXPORT void timevm_access(void *unicorn, int type, uint64_t physical, int size, 
 
     (void)unicorn, (void)value;
     look_at_access(cpu, physical, (uint32_t)size, is_write, icount);
-    if (is_write)
+    if (is_write && !cpu->engine.collect)
         note_store(cpu, physical, (uint32_t)size, icount);
 }
 
