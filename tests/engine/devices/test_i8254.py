@@ -96,8 +96,8 @@ class Ticking:
             self.load_next = False
             assert self.register is not None
             self.left = self.register
-            if self.mode == 1:
-                self.out = False
+            if self.mode in (1, 5):
+                self.out = self.mode == 5
             if self.mode in (3,):
                 self.out = True
                 self.left = (self.register + 1) // 2

@@ -20,7 +20,7 @@ ACCESS_LOW, ACCESS_HIGH, ACCESS_BOTH = 1, 2, 3
 STATUS_OUT, STATUS_NULL_COUNT = 0x80, 0x40
 
 _REGISTERS: Final = (
-    "gate", "mode", "decimal", "access", "count", "next_count", "next_from", "start", "paused", "write_low",
+    "gate", "mode", "decimal", "access", "count", "next_count", "next_from", "start", "paused", "held", "write_low",
     "write_high_next", "read_high_next", "latch", "status_latch",
 )  # fmt: skip
 
@@ -46,6 +46,7 @@ class Counter:
         self._next_from: int | None = None
         self._start: int | None = None
         self._paused: int | None = None
+        self._held = True  # OUT between a trigger and the tick that loads the count
         self._write_low = 0
         self._write_high_next = False
         self._read_high_next = False
@@ -71,6 +72,7 @@ class Counter:
         self.mode = MODES[word >> 1 & 7]
         self._decimal = bool(word & 1)
         self._start = self._paused = self._next_count = self._next_from = None
+        self._held = True
         self._count = 0
         self._write_high_next = self._read_high_next = False
         self._latch = self._status_latch = None
@@ -126,6 +128,7 @@ class Counter:
         self.gate = level
         if self.mode in TRIGGERED:
             if rising and self._count_written():
+                self._held = self.output(tick)
                 self._take_next()
                 self._start = tick + 1
         elif falling and self._start is not None:
@@ -144,8 +147,10 @@ class Counter:
     def output(self, tick: int) -> bool:
         """The level of OUT."""
         self._settle(tick)
-        if self._start is None or tick < self._start:
+        if self._start is None:
             return self.mode != INTERRUPT_ON_TERMINAL_COUNT
+        if tick < self._start:
+            return self._held if self.mode in TRIGGERED else self.mode != INTERRUPT_ON_TERMINAL_COUNT
         if self._paused is not None and self.mode in PERIODIC:
             return True
         elapsed = tick - self._start if self._paused is None else self._paused
@@ -190,6 +195,8 @@ class Counter:
             if tick < self._start:
                 return self._start + count
             rise = self._start + ((tick - self._start) // count + 1) * count
+        elif tick < self._start and not self._held:
+            rise = self._start  # a strobe that was triggered again in its last tick
         else:
             rise = self._start + count + 1
         return rise if rise > tick else None
