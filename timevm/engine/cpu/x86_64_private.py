@@ -40,6 +40,8 @@ LDT, TR, GDT, IDT = 328, 352, 376, 400
 CONTROL = 424
 A20_MASK = 496
 EFER = 592
+VECTORS, VECTOR_SIZE = 824, 64  # xmm_regs, of which SSE has 16 bytes, and behind them xmm_t0
+VECTOR_COUNT = 33
 SYSENTER_CS, SYSENTER_SP, SYSENTER_IP = 4800, 4808, 4816
 STAR = 4824
 LSTAR, CSTAR, FMASK = 4840, 4848, 4856
@@ -108,6 +110,9 @@ def prove_registers() -> None:
     for index, name in enumerate(("ES", "CS", "SS", "DS")):
         engine.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0x60 + 8 * index)
         expect(read_u32(env + SEGMENTS + 24 * index) == 0x60 + 8 * index, name)
+    for number in (0, 1, 15):
+        engine.reg_write(getattr(x86, f"UC_X86_REG_XMM{number}"), 0x1122_3344_5566_0000 + number)
+        expect(read_u64(env + VECTORS + VECTOR_SIZE * number) == 0x1122_3344_5566_0000 + number, f"XMM{number}")
     for name, index in (("FS_BASE", 4), ("GS_BASE", 5)):
         engine.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0x7777_0000_1111)
         expect(read_u64(env + SEGMENTS + 24 * index + 8) == 0x7777_0000_1111, name)

@@ -1,7 +1,9 @@
 """The x86 CPU's state as bytes: Unicorn's structure without what a run leaves in it by chance, and what lies outside.
 
 Between runs Unicorn keeps all flags in ``eflags``; what their lazy form was last made of is left over and cleared here,
-as are host addresses.  Debug registers are put back through Unicorn, which keeps break- and watchpoints for them.
+as are host addresses.  Of a vector register only SSE's 16 bytes are the guest's: Unicorn's shuffles assign all 64, of
+which the rest is what was on the host's stack.
+Debug registers are put back through Unicorn, which keeps break- and watchpoints for them.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ PAGE_ATTRIBUTES = 0x277
 #: in Unicorn's hidden flags: SVM's global interrupt flag
 INTERRUPTS_GLOBALLY_ON = 1
 SEGMENTS = 6
+#: bytes of a vector register that instructions know: there is no AVX here
+VECTOR_USED = 16
+BEHIND_VECTOR = bytes(private.VECTOR_SIZE - VECTOR_USED)
 
 
 class CpuState:
@@ -125,6 +130,9 @@ class CpuState:
             (private.ACCESS_RETURN, private.ACCESS_RETURN + 8),
         ):
             data[start:end] = bytes(end - start)
+        first, size = private.VECTORS, private.VECTOR_SIZE
+        for start in range(first, first + private.VECTOR_COUNT * size, size):
+            data[start + VECTOR_USED : start + size] = BEHIND_VECTOR
         data[private.CC_OP : private.CC_OP + 8] = ALL_FLAGS.to_bytes(4, "little") + (1).to_bytes(4, "little")
         return bytes(data)
 
