@@ -132,6 +132,30 @@ def test_the_budget_is_kept_and_the_start_stays(tmp_path: Path) -> None:
     travel.machine.close()
 
 
+def test_with_next_to_no_memory_a_step_back_is_short_all_the_same(tmp_path: Path) -> None:
+    spec, outcome = record_typing(tmp_path / "irq.rr")
+    travel = replay(spec, budget=0, pace=ShortPace(2_000))
+    travel.timeline.run(outcome.icount)
+    assert 8 <= travel.checkpoints.cost().count <= 17
+    ran: list[int] = []
+    original = travel.machine.pass_by
+
+    def counted(limit: int) -> object:
+        before = travel.machine.icount
+        try:
+            return original(limit)
+        finally:
+            ran.append(travel.machine.icount - before)
+
+    travel.machine.pass_by = counted  # type: ignore[method-assign,assignment]
+    travel.timeline.reverse_step(1, Waiter())
+    ran.clear()
+    for _ in range(300):
+        travel.timeline.reverse_step(1, Waiter())
+    assert sum(ran) / 300 < 3_000
+    travel.machine.close()
+
+
 def test_checkpoints_cost_what_changed(tmp_path: Path) -> None:
     spec, outcome = record_typing(tmp_path / "irq.rr")
     travel = replay(spec, pace=ShortPace(2_000))

@@ -32,6 +32,8 @@ MIB, GIB = 1 << 20, 1 << 30
 SHARE, MOST = 4, 2 * GIB
 #: checkpoints at most: what is done for each of them stays below a tenth of a millisecond
 MANY = 1000
+#: that stay whatever the budget says, or a step back would begin at the start of history: a ladder's worth
+FEW = 16
 
 
 class Rememberable(Protocol):
@@ -160,7 +162,7 @@ class Checkpoints:
         return self._kept[at] if at < len(self._kept) and self._kept[at].position == position else None
 
     def _thin(self) -> None:
-        while self.used_bytes > self.budget or len(self._kept) > MANY:
+        while len(self._kept) > (FEW if self.used_bytes > self.budget else MANY):
             places = [kept.position.icount for kept in self._kept]
             pinned = {index for index, kept in enumerate(self._kept) if kept.pins or kept is self._base or index == 0}
             victim = weakest(places, self._base.position.icount, pinned)
