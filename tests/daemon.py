@@ -57,6 +57,14 @@ def recorded(folder: Path, typed: bytes = b"abq") -> bytes:
     return done.stdout
 
 
+def wait_for_end(pid: int) -> None:
+    """Of a process that is nobody's child here."""
+    deadline = time.monotonic() + DEADLINE
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, f"process {pid} never ended"
+        time.sleep(0.02)
+
+
 class Daemon:
     """A running ``timevm-system-aarch64``; ``output`` and ``errors`` are what it has printed so far."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shlex
 import socket
 from pathlib import Path
 
 import pytest
 
-from tests.daemon import QMP, RECORD, REPLAY, command, irq_guest, qmp, recorded, running, status, verify
+from tests.daemon import QMP, RECORD, REPLAY, command, irq_guest, qmp, recorded, running, status, verify, wait_for_end
 from tests.peers import need
 from tests.tmux import Tmux
 
@@ -134,3 +136,17 @@ async def test_the_human_monitor_at_a_real_terminal(tmp_path: Path, how: str) ->
             assert await daemon.ends() == 0
         finally:
             terminal.close()
+
+
+@pytest.mark.parametrize("place", ["-nographic", "-monitor"])
+async def test_a_terminal_that_is_closed_ends_the_program_in_order(tmp_path: Path, place: str) -> None:
+    front_ends = ["-nographic"] if place == "-nographic" else ["-serial", "null", "-monitor", "stdio"]
+    words = command([*irq_guest()[:6], *front_ends, "-pidfile", "pid", *RECORD])
+    terminal = Tmux(f"cd {tmp_path} && exec env TERM=xterm-256color {shlex.join(words)}")
+    try:
+        await terminal.shows("tick 0000000[2-9]" if place == "-nographic" else "running ● recording")
+        pid = int((tmp_path / "pid").read_text())
+    finally:
+        terminal.close()
+    await asyncio.to_thread(wait_for_end, pid)
+    verify(tmp_path / "run.rr")

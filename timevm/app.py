@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ _trace = logging.getLogger(TRACE)
 _MODES = {"none": ReplayMode.NONE, "record": ReplayMode.RECORD, "play": ReplayMode.PLAY}
 #: seconds in which the peers of serial ports take the guest's last words
 _LAST_WORDS = 2.0
+#: seconds after the first signal from which on another one ends the process at once, out of order
+_PATIENCE = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -78,7 +80,7 @@ class _Daemon:
         self._over: asyncio.Future[Over] = asyncio.Future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._front_ends: FrontEnds | None = None
-        self._signals = 0
+        self._first_signal: float | None = None
         self._said: set[str] = set()
         #: there was a first instruction, or there may be one
         self._begun = False
@@ -112,8 +114,9 @@ class _Daemon:
         if text in self._said:
             return
         self._said.add(text)
-        for line in text.splitlines() or [""]:
-            print(f"{self._config.program}: {line}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # the terminal may be gone: that is why we are told to end, perhaps
+            for line in text.splitlines() or [""]:
+                print(f"{self._config.program}: {line}", file=sys.stderr, flush=True)
 
     def _end(self, over: Over) -> None:
         """The first reason counts."""
@@ -121,12 +124,15 @@ class _Daemon:
             self._over.set_result(over)
 
     def _signalled(self, number: signal.Signals) -> None:
-        self._signals += 1
-        if self._signals > 1:
-            terminal.restore_all()
-            os._exit(128 + number)
-        self._say(f"terminating on signal {number.value}")
+        now = asyncio.get_running_loop().time()
+        if self._first_signal is not None:
+            if now - self._first_signal > _PATIENCE:
+                terminal.restore_all()
+                os._exit(128 + number)
+            return  # a terminal that is closed hangs up more than once
+        self._first_signal = now
         self._end(Over(OverReason.QUIT, "host-signal"))
+        self._say(f"terminating on signal {number.value}")
 
     # -- with a machine
 
