@@ -866,6 +866,34 @@ def test_a_store_that_begins_before_what_is_watched_happens_not_at_all_or_whole(
         assert board.fingerprint() == undisturbed.fingerprint()
 
 
+@pytest.mark.parametrize(
+    "store",
+    ["movdqu [rbx - 8], xmm1", "movdqu [rbx - 9], xmm1", "fxsave [rbx - 32]", "fnsave [rbx - 20]", "enter 16, 3"],
+)
+def test_an_instruction_of_several_stores_happens_not_at_all_or_whole(store: str) -> None:
+    body = f"mov ebx, {DATA + 0x200}\n mov rax, -1\n movq xmm1, rax\n punpcklqdq xmm1, xmm1\n fninit\n fld1\n"
+    body += f"mov rbp, rsp\n mov rsp, {DATA + 0x210}\n nop\n {store}\n nop\n mov rsp, {STACK}\n"
+    watched = DATA + 0x200 if "enter" not in store else DATA + 0x1F8
+    undisturbed, _ = run(long_mode(body))
+    board = Board(long_mode(body))
+    board.cpu.set_watchpoints(frozenset({Watchpoint(watched, 4, WatchKind.WRITE)}))
+    stop = board.run()
+    assert stop.kind is StopKind.WATCHPOINT
+    assert board.read(DATA, 0x400) == bytes(0x400)
+    while board.run().kind is StopKind.WATCHPOINT:
+        pass
+    board.cpu.set_watchpoints(frozenset())
+    assert board.fingerprint() == undisturbed.fingerprint()
+
+
+def test_a_load_from_the_page_before_is_seen() -> None:
+    body = f"mov ebx, {DATA + 0x1000}\n nop\nhere: mov rax, [rbx - 3]\n"
+    board = Board(long_mode(body))
+    board.cpu.set_watchpoints(frozenset({Watchpoint(DATA + 0x1000, 1, WatchKind.READ)}))
+    stop = board.run()
+    assert (stop.kind, stop.pc, stop.address) == (StopKind.WATCHPOINT, place_of(body, "here"), DATA + 0x1000)
+
+
 def test_flags_survive_a_watchpoint() -> None:
     body = f"mov ebx, {DATA}\n mov eax, 5\n cmp eax, 7\n nop\n seto byte ptr [rbx]\n pushfq\n"
     body += "rcl dword ptr [rbx], 1\n pushfq\n"

@@ -205,7 +205,7 @@ class X86Cpu(UnicornCpu):
         error = unicorn_library.mem_map_ptr(self._handle, base, size, const.UC_PROT_ALL, host_address)
         unicorn_library.check(error, f"map memory at {base:#x}")
         offset = self._ram_offset(self._handle, host_address)
-        self.native.ram[self.native.ram_count] = hooks.RamRange(base, base + size, offset)
+        self.native.ram[self.native.ram_count] = hooks.RamRange(base, base + size, offset, host_address)
         self.native.ram_count += 1
         self._mapped.append((base, base + size))
         pages = max((entry.offset + entry.end - entry.base) // PAGE for entry in self.native.ram)

@@ -6,6 +6,7 @@
 
 #define PAGE ((uint64_t)4096)
 #define ALL_ONES (~(uint64_t)0)
+#define LONGEST_ACCESS 16
 
 /* ---- blocks ---- */
 
@@ -142,7 +143,8 @@ EXPORT void timevm_x86_access(void *unicorn, int type, uint64_t physical, int si
         return;
     for (uint32_t i = 0; i < engine->watch_count; i++) {
         const struct watch *watch = &engine->watches[i];
-        uint64_t page = watch->address & ~(PAGE - 1), last = (watch->address + watch->length - 1) & ~(PAGE - 1);
+        uint64_t first = watch->address < LONGEST_ACCESS ? 0 : watch->address - LONGEST_ACCESS; /* it may begin before */
+        uint64_t page = first & ~(PAGE - 1), last = (watch->address + watch->length - 1) & ~(PAGE - 1);
 
         if (!(watch->kind & 1))
             continue;

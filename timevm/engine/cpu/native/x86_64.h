@@ -84,6 +84,17 @@ struct x86_64_calls {
 struct ram_range {
     uint64_t base, end;
     uint64_t offset; /* what Unicorn calls its first byte */
+    uint8_t *host;
+};
+
+#define MAX_STORED 64 /* stores of one instruction: FXSAVE, PUSHA, 16 bytes in halves */
+
+/* a store near something watched that has happened */
+struct noted_store {
+    uint8_t *host;
+    uint64_t before;
+    uint64_t size;
+    uintptr_t host_pc;
 };
 
 /* one page of RAM that holds translated code */
@@ -116,6 +127,9 @@ struct x86_64 {
     uint64_t *debug;         /* dr0..dr7 */
     uint64_t *access_return; /* where in translated code the last page walk came from; 0: from an instruction fetch */
 
+    struct noted_store stored[MAX_STORED];
+    uint64_t stored_count;
+    int64_t stored_in;        /* the icount that was paid for when they happened: names the block's run */
     uint64_t unaligned_store; /* its address, between the two calls that Unicorn makes for it; 0: none */
     struct hook_record *block_hook;
     struct translation_block *block; /* paid for last; NULL: nothing of it is left to run */

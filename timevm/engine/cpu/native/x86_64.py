@@ -13,6 +13,7 @@ from timevm.engine.cpu.native import MAX_WINDOWS, Engine, Window
 from timevm.errors import InternalError
 
 MAX_RAM_RANGES = 8
+MAX_STORED = 64
 NO_WINDOW = 0xFF
 PORTS = 65536
 LINE_INTR = 1
@@ -53,7 +54,11 @@ class TranslatorCalls(ctypes.Structure):
 
 
 class RamRange(ctypes.Structure):
-    _fields_ = [("base", c_uint64), ("end", c_uint64), ("offset", c_uint64)]
+    _fields_ = [("base", c_uint64), ("end", c_uint64), ("offset", c_uint64), ("host", c_void_p)]
+
+
+class NotedStore(ctypes.Structure):
+    _fields_ = [("host", c_void_p), ("before", c_uint64), ("size", c_uint64), ("host_pc", c_void_p)]
 
 
 class CodePage(ctypes.Structure):
@@ -108,6 +113,9 @@ class X86(ctypes.Structure):
         ("exception_in_flight", c_void_p),
         ("debug", c_void_p),
         ("access_return", c_void_p),
+        ("stored", NotedStore * MAX_STORED),
+        ("stored_count", c_uint64),
+        ("stored_in", c_int64),
         ("unaligned_store", c_uint64),
         ("block_hook", c_void_p),
         ("block", c_void_p),

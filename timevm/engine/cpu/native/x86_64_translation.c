@@ -430,6 +430,48 @@ EXPORT int timevm_x86_is_data_watched(void *cpu_state, uint64_t address, uint64_
                 : 0);
 }
 
+#define NEAR 512 /* bytes between the stores of one instruction */
+
+/* A store is about to happen that meets nothing; another one of its instruction may: keep what it overwrites. */
+static void note_store(struct x86_64 *cpu, uint64_t address, uint64_t size, uintptr_t host_pc)
+{
+    uint64_t attributes[4] = {0}, physical;
+    int64_t paid = cpu->engine.horizon - cpu->engine.budget;
+
+    if (cpu->stored_in != paid)
+        cpu->stored_count = 0;
+    cpu->stored_in = paid;
+    if (cpu->stored_count == MAX_STORED || size > 8 || (address & (PAGE - 1)) + size > PAGE)
+        return;
+    physical = cpu->engine.call.translate(cpu->engine.cpu_state, address & PAGE_MASK, attributes);
+    if (physical == ~(uint64_t)0)
+        return;
+    physical |= address & (PAGE - 1);
+    for (uint32_t i = 0; i < cpu->ram_count; i++)
+        if (physical >= cpu->ram[i].base && physical < cpu->ram[i].end) {
+            struct noted_store *store = &cpu->stored[cpu->stored_count++];
+
+            *store = (struct noted_store){cpu->ram[i].host + (physical - cpu->ram[i].base), 0, size, host_pc};
+            __builtin_memcpy(&store->before, store->host, size);
+        }
+}
+
+/* The instruction at `pc` is not to happen yet: take back what it has stored. */
+static void take_back_stores(struct x86_64 *cpu, uint64_t pc)
+{
+    struct engine *engine = &cpu->engine;
+
+    if (cpu->stored_in != engine->horizon - engine->budget)
+        return;
+    while (cpu->stored_count) {
+        const struct noted_store *store = &cpu->stored[--cpu->stored_count];
+
+        if (engine->call.restore_state(engine->cpu_state, store->host_pc, 1) &&
+            cpu->block->cs_base + *engine->pc == pc)
+            __builtin_memcpy(store->host, &store->before, store->size);
+    }
+}
+
 /* a store is about to happen: is a watchpoint met? */
 static void look_at_watches(struct x86_64 *cpu, uint64_t address, uint64_t length, uintptr_t host_pc)
 {
@@ -439,15 +481,25 @@ static void look_at_watches(struct x86_64 *cpu, uint64_t address, uint64_t lengt
     uint64_t pc;
     unsigned place;
 
-    if (!watch || !block || !host_pc || !engine->call.restore_state(engine->cpu_state, host_pc, 1))
+    if (!block || !host_pc)
+        return;
+    if (!watch) {
+        if (watch_at(engine, address - NEAR, length + 2 * NEAR))
+            note_store(cpu, address, length, host_pc);
+        return;
+    }
+    if (!engine->call.restore_state(engine->cpu_state, host_pc, 1))
         return;
     pc = block->cs_base + *engine->pc;
     place = place_in_block(block, pc);
     if (place == block->icount)
         return;
     engine->block_end = pc + block->icount - place;
-    if (!engine->collect && icount_at(engine, pc, 0) != engine->skip_watchpoint_at)
-        repair_flags(cpu, block, place); /* the instruction will begin again */
+    if (!engine->collect && icount_at(engine, pc, 0) != engine->skip_watchpoint_at) {
+        take_back_stores(cpu, pc); /* the instruction will begin again */
+        engine->call.restore_state(engine->cpu_state, host_pc, 1);
+        repair_flags(cpu, block, place);
+    }
     meet_stop(engine, STOP_WATCHPOINT, pc, watch->address > address ? watch->address : address, 1, 0);
 }
 
