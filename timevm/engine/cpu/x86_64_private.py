@@ -40,6 +40,8 @@ LDT, TR, GDT, IDT = 328, 352, 376, 400
 CONTROL = 424
 A20_MASK = 496
 EFER = 592
+FLOATS, FLOAT_SIZE, FLOAT_COUNT = 624, 16, 8  # fpregs, of which 10 bytes are the register
+FLOAT_OPERAND = 784  # ft0
 VECTORS, VECTOR_SIZE = 824, 64  # xmm_regs, of which SSE has 16 bytes, and behind them xmm_t0
 VECTOR_COUNT = 33
 SYSENTER_CS, SYSENTER_SP, SYSENTER_IP = 4800, 4808, 4816
@@ -110,6 +112,9 @@ def prove_registers() -> None:
     for index, name in enumerate(("ES", "CS", "SS", "DS")):
         engine.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0x60 + 8 * index)
         expect(read_u32(env + SEGMENTS + 24 * index) == 0x60 + 8 * index, name)
+    for number in range(FLOAT_COUNT):
+        engine.reg_write(getattr(x86, f"UC_X86_REG_FP{number}"), (0x8765_4321_0000_0000 + number, 0x3FFF))
+        expect(read_u64(env + FLOATS + FLOAT_SIZE * number) == 0x8765_4321_0000_0000 + number, f"FP{number}")
     for number in (0, 1, 15):
         engine.reg_write(getattr(x86, f"UC_X86_REG_XMM{number}"), 0x1122_3344_5566_0000 + number)
         expect(read_u64(env + VECTORS + VECTOR_SIZE * number) == 0x1122_3344_5566_0000 + number, f"XMM{number}")

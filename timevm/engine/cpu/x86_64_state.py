@@ -1,8 +1,8 @@
 """The x86 CPU's state as bytes: Unicorn's structure without what a run leaves in it by chance, and what lies outside.
 
 Between runs Unicorn keeps all flags in ``eflags``; what their lazy form was last made of is left over and cleared here,
-as are host addresses.  Of a vector register only SSE's 16 bytes are the guest's: Unicorn's shuffles assign all 64, of
-which the rest is what was on the host's stack.
+as are host addresses.  Of a vector register 16 bytes are the guest's (SSE), of an x87 register 10: Unicorn's helpers
+assign all 64 and 16, and what they do not compute is what was on the host's stack.
 Debug registers are put back through Unicorn, which keeps break- and watchpoints for them.
 """
 
@@ -37,6 +37,14 @@ SEGMENTS = 6
 #: bytes of a vector register that instructions know: there is no AVX here
 VECTOR_USED = 16
 BEHIND_VECTOR = bytes(private.VECTOR_SIZE - VECTOR_USED)
+VECTOR_STARTS = tuple(private.VECTORS + private.VECTOR_SIZE * number for number in range(private.VECTOR_COUNT))
+#: bytes of an x87 register: 64 bits of fraction, 16 of sign and exponent
+FLOAT_USED = 10
+BEHIND_FLOAT = bytes(private.FLOAT_SIZE - FLOAT_USED)
+FLOAT_STARTS = (
+    *(private.FLOATS + private.FLOAT_SIZE * number for number in range(private.FLOAT_COUNT)),
+    private.FLOAT_OPERAND,
+)
 
 
 class CpuState:
@@ -130,9 +138,10 @@ class CpuState:
             (private.ACCESS_RETURN, private.ACCESS_RETURN + 8),
         ):
             data[start:end] = bytes(end - start)
-        first, size = private.VECTORS, private.VECTOR_SIZE
-        for start in range(first, first + private.VECTOR_COUNT * size, size):
-            data[start + VECTOR_USED : start + size] = BEHIND_VECTOR
+        for start in VECTOR_STARTS:
+            data[start + VECTOR_USED : start + private.VECTOR_SIZE] = BEHIND_VECTOR
+        for start in FLOAT_STARTS:
+            data[start + FLOAT_USED : start + private.FLOAT_SIZE] = BEHIND_FLOAT
         data[private.CC_OP : private.CC_OP + 8] = ALL_FLAGS.to_bytes(4, "little") + (1).to_bytes(4, "little")
         return bytes(data)
 
