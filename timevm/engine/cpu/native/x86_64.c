@@ -4,7 +4,6 @@
 
 #include <stddef.h>
 
-#define PAGE ((uint64_t)4096)
 #define ALL_ONES (~(uint64_t)0)
 #define LONGEST_ACCESS 16
 

@@ -77,6 +77,9 @@ struct x86_64_calls {
 
 /* ---- the CPU ---- */
 
+#define PAGE ((uint64_t)4096)
+#define PAGE_MASK (~(PAGE - 1))
+
 #define MAX_RAM_RANGES 8
 #define NO_WINDOW 0xff
 #define PORTS 65536
@@ -165,8 +168,30 @@ struct x86_64 {
     uint8_t ports[PORTS];   /* window of each port */
 };
 
+/* what stood in the slots before */
+struct originals {
+    void (*translate)(const struct translator_calls *calls, struct translating *translation, void *cpu_state,
+                      struct translation_block *block, int limit);
+    void (*watch_by_address)(void *cpu_state, uint64_t address, uint64_t length);
+    void (*store_to_watched)(void *unicorn, void *pages, uint64_t offset, int size, uintptr_t host_pc);
+    void (*stop_watching)(void *cpu_state, uint64_t address);
+    void (*fill)(void *cpu_state, uint64_t address, uint64_t physical, uint32_t attributes, int protection, int mode,
+                 uint64_t size);
+    int (*new_data_break)(void *cpu_state, uint64_t address, uint64_t length, int kind, void **record);
+    int (*is_data_watched)(void *cpu_state, uint64_t address, uint64_t length);
+    void (*watched_access)(void *cpu_state, uint64_t address, uint64_t length, uint32_t attributes, int kind,
+                           uintptr_t host_pc);
+};
+
+extern struct originals original;
+
 /* the CPU that this thread runs */
 extern _Thread_local struct x86_64 *running __attribute__((tls_model("initial-exec")));
+
+static inline int is_running(const void *cpu_state)
+{
+    return running && running->engine.cpu_state == cpu_state;
+}
 
 enum { LINE_INTR = 1 };
 
@@ -178,6 +203,7 @@ enum instruction_kind {
     CLOBBERS = 4, /* changes Unicorn's lazy flags before the store that may fault */
 };
 
+void run_alone(struct x86_64 *cpu, uintptr_t host_pc);
 unsigned place_in_block(const struct translation_block *block, uint64_t address);
 _Noreturn void take_data_breaks(struct x86_64 *cpu);
 void keep_flags(struct x86_64 *cpu);

@@ -5,8 +5,6 @@
    back through `timevm_x86_exception`, with `delivering` still set. */
 #include "x86_64.h"
 
-#define PAGE ((uint64_t)4096)
-#define PAGE_MASK (~(PAGE - 1))
 #define LONGEST 15
 
 /* vectors (Intel SDM 3A, 6.3.1) */

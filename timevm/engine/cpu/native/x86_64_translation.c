@@ -1,4 +1,4 @@
-/* Where blocks end, which stores drop which translations, and data breakpoints: functions that stand in slots of Unicorn's linkage table.
+/* Where blocks end, and which stores drop which translations: functions that stand in slots of Unicorn's linkage table.
 
    Blocks.  Some instructions must be the first or the last of their block, so that nothing depends on where a run was
    stopped: see `kind_of`.  And no block reaches into a second page but by its only instruction: a fetch that faults is
@@ -11,39 +11,17 @@
    the page are dropped to make it fast again. */
 #include "x86_64.h"
 
-#define PAGE ((uint64_t)4096)
-#define PAGE_MASK (~(PAGE - 1))
 #define LONGEST 15 /* bytes of an instruction */
 #define LOOKED_AT 20 /* bytes that kind_of may look at: prefixes, and a few behind them */
 #define PROTECTION_WRITE 2
 
 _Thread_local struct x86_64 *running __attribute__((tls_model("initial-exec")));
 
-/* what stood in the slots before */
-struct originals {
-    void (*translate)(const struct translator_calls *calls, struct translating *translation, void *cpu_state,
-                      struct translation_block *block, int limit);
-    void (*watch_by_address)(void *cpu_state, uint64_t address, uint64_t length);
-    void (*store_to_watched)(void *unicorn, void *pages, uint64_t offset, int size, uintptr_t host_pc);
-    void (*stop_watching)(void *cpu_state, uint64_t address);
-    void (*fill)(void *cpu_state, uint64_t address, uint64_t physical, uint32_t attributes, int protection, int mode,
-                 uint64_t size);
-    int (*new_data_break)(void *cpu_state, uint64_t address, uint64_t length, int kind, void **record);
-    int (*is_data_watched)(void *cpu_state, uint64_t address, uint64_t length);
-    void (*watched_access)(void *cpu_state, uint64_t address, uint64_t length, uint32_t attributes, int kind,
-                           uintptr_t host_pc);
-};
-
-static struct originals original;
+struct originals original;
 
 EXPORT void timevm_x86_set_originals(const struct originals *given)
 {
     original = *given;
-}
-
-static inline int is_running(const void *cpu_state)
-{
-    return running && running->engine.cpu_state == cpu_state;
 }
 
 /* ---- blocks ---- */
@@ -286,7 +264,7 @@ EXPORT void timevm_x86_watch_by_address(void *cpu_state, uint64_t address, uint6
 
 /* The instruction that translated code at `host_pc` belongs to is to run alone: leave its block before it, if it has
    more than that one.  Returns if it runs alone already. */
-static void run_alone(struct x86_64 *cpu, uintptr_t host_pc)
+void run_alone(struct x86_64 *cpu, uintptr_t host_pc)
 {
     struct translation_block *block = cpu->block;
     unsigned place;
@@ -367,173 +345,4 @@ EXPORT void timevm_x86_code_changed(struct x86_64 *cpu, uint64_t base, uint64_t 
             cpu->engine.call.invalidate_range(cpu->engine.unicorn, offset, offset + (next - base));
         base = next;
     }
-}
-
-/* ---- watched data: a debugger's watchpoints on stores, and the data breakpoints of the debug registers (Intel SDM 3B,
-   17.2.4)
-
-   Unicorn has the frame of both only: a TLB entry can say that its page is watched, and then a function is called before
-   each access that is empty.  Ours are in its place.  Only accesses to such pages are slow, whoever maps them. ---- */
-
-enum { ACCESS_READ = 1, ACCESS_WRITE = 2 }; /* QEMU's BP_MEM_*, and bits of struct watch's kind */
-enum { BREAK_ON_WRITE = 1, BREAK_ON_ACCESS = 3 };
-#define WIDEST 16 /* bytes of an access */
-
-/* the debug registers that watch any of `length` bytes at `address` for an access of this kind, one bit each */
-static uint32_t data_breaks_at(const struct x86_64 *cpu, uint64_t address, uint64_t length, int kind)
-{
-    static const uint8_t lengths[4] = {1, 2, 8, 4};
-    uint64_t control = cpu->debug[7];
-    uint32_t found = 0;
-
-    for (unsigned i = 0; i < 4; i++) {
-        unsigned type = control >> (16 + 4 * i) & 3, size = lengths[control >> (18 + 4 * i) & 3];
-        uint64_t begin = cpu->debug[i] & ~(uint64_t)(size - 1);
-
-        if ((control >> 2 * i & 3) && (type == BREAK_ON_ACCESS || (type == BREAK_ON_WRITE && (kind & ACCESS_WRITE))) &&
-            address < begin + size && begin < address + length)
-            found |= 1u << i;
-    }
-    return found;
-}
-
-/* the first watchpoint that a store touches; NULL: none */
-static const struct watch *watch_at(const struct engine *engine, uint64_t address, uint64_t length)
-{
-    for (uint32_t i = 0; i < engine->watch_count; i++) {
-        const struct watch *watch = &engine->watches[i];
-
-        if ((watch->kind & ACCESS_WRITE) && address < watch->address + watch->length &&
-            watch->address < address + length)
-            return watch;
-    }
-    return 0;
-}
-
-/* in the place of cpu_watchpoint_insert: a debug register has been set; pages that it watches are to be slow */
-EXPORT int timevm_x86_new_data_break(void *cpu_state, uint64_t address, uint64_t length, int kind, void **record)
-{
-    if (!is_running(cpu_state))
-        return original.new_data_break(cpu_state, address, length, kind, record);
-    running->call.flush_tlb(cpu_state);
-    return 0;
-}
-
-/* in the place of cpu_watchpoint_address_matches: for which accesses is this page watched? */
-EXPORT int timevm_x86_is_data_watched(void *cpu_state, uint64_t address, uint64_t length)
-{
-    if (!is_running(cpu_state))
-        return original.is_data_watched(cpu_state, address, length);
-    return (data_breaks_at(running, address, length, ACCESS_READ) ? ACCESS_READ : 0) |
-           (data_breaks_at(running, address, length, ACCESS_WRITE) || watch_at(&running->engine, address, length)
-                ? ACCESS_WRITE
-                : 0);
-}
-
-#define NEAR 512 /* bytes between the stores of one instruction */
-
-/* A store is about to happen that meets nothing; another one of its instruction may: keep what it overwrites. */
-static void note_store(struct x86_64 *cpu, uint64_t address, uint64_t size, uintptr_t host_pc)
-{
-    uint64_t attributes[4] = {0}, physical;
-    int64_t paid = cpu->engine.horizon - cpu->engine.budget;
-
-    if (cpu->stored_in != paid)
-        cpu->stored_count = 0;
-    cpu->stored_in = paid;
-    if (cpu->stored_count == MAX_STORED || size > 8 || (address & (PAGE - 1)) + size > PAGE)
-        return;
-    physical = cpu->engine.call.translate(cpu->engine.cpu_state, address & PAGE_MASK, attributes);
-    if (physical == ~(uint64_t)0)
-        return;
-    physical |= address & (PAGE - 1);
-    for (uint32_t i = 0; i < cpu->ram_count; i++)
-        if (physical >= cpu->ram[i].base && physical < cpu->ram[i].end) {
-            struct noted_store *store = &cpu->stored[cpu->stored_count++];
-
-            *store = (struct noted_store){cpu->ram[i].host + (physical - cpu->ram[i].base), 0, size, host_pc};
-            __builtin_memcpy(&store->before, store->host, size);
-        }
-}
-
-/* The instruction at `pc` is not to happen yet: take back what it has stored. */
-static void take_back_stores(struct x86_64 *cpu, uint64_t pc)
-{
-    struct engine *engine = &cpu->engine;
-
-    if (cpu->stored_in != engine->horizon - engine->budget)
-        return;
-    while (cpu->stored_count) {
-        const struct noted_store *store = &cpu->stored[--cpu->stored_count];
-
-        if (engine->call.restore_state(engine->cpu_state, store->host_pc, 1) &&
-            cpu->block->cs_base + *engine->pc == pc)
-            __builtin_memcpy(store->host, &store->before, store->size);
-    }
-}
-
-/* a store is about to happen: is a watchpoint met? */
-static void look_at_watches(struct x86_64 *cpu, uint64_t address, uint64_t length, uintptr_t host_pc)
-{
-    struct engine *engine = &cpu->engine;
-    const struct translation_block *block = cpu->block;
-    const struct watch *watch = watch_at(engine, address, length);
-    uint64_t pc;
-    unsigned place;
-
-    if (!block || !host_pc)
-        return;
-    if (!watch) {
-        if (watch_at(engine, address - NEAR, length + 2 * NEAR))
-            note_store(cpu, address, length, host_pc);
-        return;
-    }
-    if (!engine->call.restore_state(engine->cpu_state, host_pc, 1))
-        return;
-    pc = block->cs_base + *engine->pc;
-    place = place_in_block(block, pc);
-    if (place == block->icount)
-        return;
-    engine->block_end = pc + block->icount - place;
-    if (!engine->collect && icount_at(engine, pc, 0) != engine->skip_watchpoint_at) {
-        take_back_stores(cpu, pc); /* the instruction will begin again */
-        engine->call.restore_state(engine->cpu_state, host_pc, 1);
-        repair_flags(cpu, block, place);
-    }
-    meet_stop(engine, STOP_WATCHPOINT, pc, watch->address > address ? watch->address : address, 1, 0);
-}
-
-/* in the place of cpu_check_watchpoint: an access to a page that is watched.  A debug register's trap comes behind the
-   instruction.
-
-   A store that is not aligned is announced before its first byte, page by page; but of one that stays in its page first
-   a length of "minus its place in the page" is told, then the page's beginning up to the end of the store.  After that
-   come its bytes one by one. */
-EXPORT void timevm_x86_watched_access(void *cpu_state, uint64_t address, uint64_t length, uint32_t attributes, int kind,
-                                      uintptr_t host_pc)
-{
-    struct x86_64 *cpu = running;
-    uint32_t found;
-
-    if (!is_running(cpu_state)) {
-        original.watched_access(cpu_state, address, length, attributes, kind, host_pc);
-        return;
-    }
-    if (length > WIDEST && (int64_t)length < 0) {
-        cpu->unaligned_store = address;
-        return;
-    }
-    if (cpu->unaligned_store && address == (cpu->unaligned_store & PAGE_MASK)) {
-        length = address + length - cpu->unaligned_store;
-        address = cpu->unaligned_store;
-    }
-    cpu->unaligned_store = 0;
-    if (kind == ACCESS_WRITE && cpu->engine.watch_count)
-        look_at_watches(cpu, address, length, host_pc);
-    found = data_breaks_at(cpu, address, length, kind);
-    if (!found)
-        return;
-    run_alone(cpu, host_pc);
-    cpu->data_breaks |= found;
-    look_soon(&cpu->engine);
 }
