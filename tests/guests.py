@@ -46,7 +46,9 @@ class Flavour:
 
 VIRTIO = ("virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio-rng")
 ARM64 = Flavour("arm64", "arm64", "linux-image-cloud-arm64", (*VIRTIO, "ext4"))
-X86_64 = Flavour("x86_64", "amd64", "linux-image-amd64", (*VIRTIO, "ata_piix", "sd_mod", "ext4"))
+#: ext4 asks for crc32c by the name of the algorithm, which no dependency tells
+I386 = Flavour("i386", "i386", "linux-image-686", (*VIRTIO, "ata_piix", "sd_mod", "ext4"))
+X86_64 = Flavour("x86_64", "amd64", "linux-image-amd64", (*VIRTIO, "ata_piix", "sd_mod", "crc32c_generic", "ext4"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,14 @@ def linux_x86_64() -> LinuxGuest:
     return linux_guest(X86_64)
 
 
+def linux_i386() -> LinuxGuest:
+    """For a PC of 32 bits; from packages also where ``$TIMEVM_GUESTS`` has none."""
+    return linux_guest(I386)
+
+
 def linux_guest(flavour: Flavour) -> LinuxGuest:
     given = os.environ.get("TIMEVM_GUESTS")
-    if given:
+    if given and (flavour is not I386 or (Path(given) / flavour.folder).exists()):
         return with_our_init(Path(given) / flavour.folder)
     try:
         return from_packages(flavour)
@@ -119,7 +126,7 @@ def from_packages(flavour: Flavour) -> LinuxGuest:
         packages = folder / "root"
         if not guest.kernel.exists():
             shutil.rmtree(packages, ignore_errors=True)
-            apt = Apt(CACHE / ("apt" if flavour is ARM64 else f"apt-{flavour.debian}"), flavour.debian)
+            apt = apt_for(flavour)
             apt.prepare()
             kernels = [name for name in apt.depends(flavour.kernel_package) if name.startswith("linux-image-")]
             if not kernels:
@@ -131,6 +138,12 @@ def from_packages(flavour: Flavour) -> LinuxGuest:
         if not guest.initrd.exists():
             write_whole(guest.initrd, compressed(initramfs(packages, flavour.modules)))
     return guest
+
+
+def apt_for(flavour: Flavour) -> Apt:
+    """Of i386 the release alone: the mirror's updates for it are at times half there, and nothing needs them."""
+    folder = CACHE / ("apt" if flavour is ARM64 else f"apt-{flavour.debian}")
+    return Apt(folder, flavour.debian, release_alone=flavour is I386)
 
 
 def initramfs(packages: Path, modules: tuple[str, ...]) -> list[Entry]:
