@@ -1,6 +1,7 @@
 """Debian packages of another architecture, through apt with a private state: neither root nor the system is needed.
 
-apt's configured sources are used as they are; its lists, caches and the foreign architecture live in our folder.
+apt's configured sources are used as they are, or the release alone with its source packages; lists, caches and the
+foreign architecture live in our folder.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 TOOLS = ("apt-get", "apt-cache", "apt-config", "dpkg-deb")
 #: of apt's configuration, what is not taken over: places, hooks, and what we set ourselves
 NOT_TAKEN = ("Dir", "DPkg", "APT::Update::", "APT::Architecture", "APT::Sandbox", "Acquire::Languages", "Binary")
+#: where Debian's keys are; apt's own defaults where not
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 class NoPackages(Exception):
@@ -26,6 +29,8 @@ class Apt:
 
     folder: Path
     architecture: str
+    #: only the release itself (no updates, no security), with its source packages, instead of the configured sources
+    release_alone: bool = False
 
     def run(self, *command: str, cwd: Path | None = None, seconds: float = 300.0) -> str:
         """The output of an apt program.  Raises NoPackages with what it said if it fails."""
@@ -73,6 +78,9 @@ class Apt:
             f'Dir::State::status "{self.folder}/status";',
             f'Dir::Cache "{self.folder}/cache";',
         ]
+        if self.release_alone:
+            (self.folder / "sources.list").write_text(release_sources())
+            lines += [f'Dir::Etc::sourcelist "{self.folder}/sources.list";', 'Dir::Etc::sourceparts "/dev/null";']
         self.configuration.write_text("\n".join(lines) + "\n")
         self.run("apt-get", "-q", "update")
 
@@ -80,6 +88,11 @@ class Apt:
         """What ``package`` depends on, directly."""
         lines = self.run("apt-cache", "depends", package).splitlines()
         return [line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("Depends:")]
+
+    def download(self, package: str, target: Path) -> None:
+        """The files of a source package, whose signatures and digests apt checks, into ``target``."""
+        target.mkdir(parents=True, exist_ok=True)
+        self.run("apt-get", "-q", "source", "--download-only", package, cwd=target)
 
     def unpack(self, package: str, target: Path) -> str:
         """Download ``package`` and unpack it into ``target``; returns its name and version."""
@@ -95,3 +108,19 @@ class Apt:
         fields = self.run("dpkg-deb", "-f", str(files[0]), "Package", "Version", "Architecture")
         shutil.rmtree(downloads)
         return " ".join(fields.split())
+
+
+def release_sources() -> str:
+    """sources.list for the release that apt is configured for: the first suite named without a hyphen that has main."""
+    targets = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    ).stdout
+    for line in targets.splitlines():
+        fields = line.split()
+        if len(fields) == 3 and fields[2] == "main" and "-" not in fields[1]:
+            signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
+            return "".join(f"{kind} {signed}{fields[0]} {fields[1]} main\n" for kind in ("deb", "deb-src"))
+    raise NoPackages("apt is configured for no release of Debian")

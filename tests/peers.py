@@ -31,6 +31,7 @@ PACKAGES = {
     "ld": "binutils",
     "nm": "binutils",
     "objcopy": "binutils",
+    "gcc": "gcc libc6-dev",
     "iasl": "acpica-tools",
     "syslinux": "syslinux",
     "mcopy": "mtools",
