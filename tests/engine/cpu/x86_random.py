@@ -309,6 +309,7 @@ class Bench:
         rng = random.Random(~seed)
         board = self.board
         board.memory[:] = self.memory
+        board.device.reads = 0
         board.write(USER_CODE, program(seed, self.mode))
         board.write(USER_DATA, rng.randbytes(0x4000) + bytes(0x1000))
         board.cpu.restore(self.start)
