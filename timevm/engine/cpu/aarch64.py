@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import c_uint32, c_uint64, c_void_p
+from functools import cache
 from typing import Any
 
 import unicorn
@@ -16,11 +17,11 @@ from unicorn import arm64_const as arm64
 from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import aarch64_private as private
-from timevm.engine.cpu import native, psci, unicorn_library
+from timevm.engine.cpu import linkage, native, psci, unicorn_library
 from timevm.engine.cpu.aarch64_registers import REGISTERS, SYSTEM_BY_NAME, UNICORN_NUMBER, SystemRegister
 from timevm.engine.cpu.base import MmioHandler, Stop, StopKind
 from timevm.engine.cpu.code_trace import CodeTrace
-from timevm.engine.cpu.unicorn_cpu import EVERYWHERE, PAGE, TOP, UnicornCpu, UnicornWindow, no_output
+from timevm.engine.cpu.unicorn_cpu import EVERYWHERE, PAGE, TOP, UnicornCpu, UnicornWindow, address_of, no_output
 from timevm.errors import GuestError, UserError
 
 MODELS = {
@@ -65,6 +66,15 @@ def features_debug(raw: int) -> int:
     return raw & ~(0xF << 8)
 
 
+@cache
+def _leave_out_block_checks(library: Any) -> None:
+    """Once in a process: our function into Unicorn's linkage table, what it replaces into ours."""
+    function = "tcg_gen_callN_aarch64"
+    check = unicorn_library.exported("helper_check_exit_request_aarch64")
+    library.timevm_leave_out_block_checks(unicorn_library.exported(function), check)
+    linkage.slot(function).value = address_of(library, "timevm_generate_call")
+
+
 class Aarch64Cpu(UnicornCpu):
     """See ``Cpu``.  ``time_shift``: virtual ns = (icount << time_shift) + warp; ``seed``: 64 bits for RNDR."""
 
@@ -87,8 +97,8 @@ class Aarch64Cpu(UnicornCpu):
         """Raises UserError for an unknown model, InternalError for a Unicorn that is not the known one.
 
         ``timer_line(name, level)`` is called when one of TIMERS changes its line.  ``translation_buffer`` (bytes),
-        ``exit_checks`` (Unicorn's slow check after each load and store) and ``flat_translation`` (our own translation
-        while the MMU is off) change nothing but speed.
+        ``exit_checks`` (Unicorn's checks for a stop before each block and after each load and store) and
+        ``flat_translation`` (our own translation while the MMU is off) change nothing but speed.
         """
         if model not in MODELS:
             raise UserError(f"unable to find CPU model '{model}' (known: {', '.join(MODELS)})")
@@ -111,7 +121,7 @@ class Aarch64Cpu(UnicornCpu):
         self._breakpoint_hooks: dict[int, int] = {}
         self._trace: CodeTrace | None = None
         self._flat_translation = flat_translation
-        self._make_native(cpu_state, time_shift, seed)
+        self._make_native(cpu_state, time_shift, seed, exit_checks)
         if not exit_checks:
             ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
         self._add_hooks()
@@ -125,7 +135,7 @@ class Aarch64Cpu(UnicornCpu):
         context = self._unicorn.context_save()
         return int(ctypes.c_size_t.from_address(context.context.value).value)
 
-    def _make_native(self, cpu_state: int, time_shift: int, seed: int) -> None:
+    def _make_native(self, cpu_state: int, time_shift: int, seed: int, exit_checks: bool) -> None:
         env = self._env
         self._timer_call = native.TimerLine(self._timer_line)
         self.native = native.Aarch64(
@@ -142,8 +152,12 @@ class Aarch64Cpu(UnicornCpu):
             seed=seed & TOP,
             time_shift=time_shift,
             timer_line=self._timer_call,
+            emu_start=unicorn_library.exported("uc_emu_start"),
+            block_checks=int(exit_checks),
         )
-        self._adopt(native.load(), self.native, self.native.engine, cpu_state)
+        library = native.load()
+        _leave_out_block_checks(library)
+        self._adopt(library, self.native, self.native.engine, cpu_state)
         self.native.engine.call = self._unicorn_calls("arm_cpu_do_interrupt", "arm_cpu_get_phys_page_attrs_debug")
         self._place_common(
             pc=env + private.PC,
@@ -237,7 +251,7 @@ class Aarch64Cpu(UnicornCpu):
     def _start(self, icount: int) -> int:
         engine = self.native.engine
         engine.horizon, engine.budget, engine.block_end = icount, 0, self._pc.value
-        return int(unicorn_library.emu_start(self._handle, self._pc.value, 0, 0, 0))
+        return int(self._library.timevm_run(self._address))
 
     def _stopped(self, reason: int, error: int) -> Stop | None:
         if error == const.UC_ERR_FETCH_UNMAPPED:

@@ -148,6 +148,9 @@ class Aarch64(ctypes.Structure):
         ("features_debug", c_uint64),
         ("features_isa", c_uint64),
         ("timer_line", TimerLine),
+        ("emu_start", c_void_p),
+        ("block_checks", c_uint32),
+        ("padding2", c_uint32),
         ("executed", c_void_p),
         ("watched_pages", c_uint32),
         ("mapping_touched", c_uint32),
@@ -188,6 +191,10 @@ def load() -> Any:
     library.timevm_fetch_abort.argtypes = [c_void_p]
     library.timevm_set_mmu.restype = None
     library.timevm_set_mmu.argtypes = [c_void_p, c_int]
+    library.timevm_run.restype = c_int
+    library.timevm_run.argtypes = [c_void_p]
+    library.timevm_leave_out_block_checks.restype = None
+    library.timevm_leave_out_block_checks.argtypes = [c_void_p, c_void_p]
     library.timevm_undefined.restype = None
     library.timevm_undefined.argtypes = [c_void_p]
     return library

@@ -4,6 +4,8 @@
 
 #include "common.h"
 
+#include <stddef.h>
+
 /* one EL1 generic timer (Arm ARM D11): [0] virtual, [1] physical */
 struct generic_timer {
     uint64_t compare;
@@ -47,6 +49,10 @@ struct aarch64 {
     uint64_t features_isa;                  /* ID_AA64ISAR0_EL1 */
 
     void (*timer_line)(uint32_t timer, uint32_t level); /* into Python */
+
+    int (*emu_start)(void *unicorn, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
+    uint32_t block_checks; /* leave in Unicorn's check for a stop at the start of each block */
+    uint32_t padding2;
 
     /* one for each 64 bytes of code: 1, some of it may have run (note_executed); NULL: nobody asks */
     uint8_t *executed;
