@@ -80,7 +80,11 @@ class Apt:
         ]
         if self.release_alone:
             (self.folder / "sources.list").write_text(release_sources())
-            lines += [f'Dir::Etc::sourcelist "{self.folder}/sources.list";', 'Dir::Etc::sourceparts "/dev/null";']
+            lines += [
+                f'Dir::Etc::sourcelist "{self.folder}/sources.list";',
+                'Dir::Etc::sourceparts "/dev/null";',
+                'APT::Update::Error-Mode "any";',
+            ]
         self.configuration.write_text("\n".join(lines) + "\n")
         self.run("apt-get", "-q", "update")
 
