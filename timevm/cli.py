@@ -87,6 +87,8 @@ def run_system(program: str, architecture: str, arguments: Sequence[str]) -> int
     """``timevm-system-ARCHITECTURE ARGUMENTS``."""
     # numpy's linear algebra, which nobody here uses, would start a thread for each processor that spins for a while
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # pydantic looks through all installed packages for plugins of its own (20 ms)
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     gc.disable()  # what is imported stays; the machine switches it on again (a tenth of the start-up)
     try:
         return _run_system(program, architecture, arguments)

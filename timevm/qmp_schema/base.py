@@ -30,7 +30,10 @@ class QapiEnum(Enum):
 class QapiModel(BaseModel):
     """A QAPI struct.  Members are spelt with dashes on the wire, unknown ones are refused, absent ones are left out."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=qapi_name, populate_by_name=True)
+    # built at their first use: a session uses few of them
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=qapi_name, populate_by_name=True, defer_build=True
+    )
 
     def on_wire(self) -> dict[str, Any]:
         """The struct as plain JSON values."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import capstone
+from typing import TYPE_CHECKING
 
 from timevm.engine.control.port import MachinePort, VmPort
 from timevm.monitor.hmp.errors import HmpError
 from timevm.monitor.hmp.expression import signed
 from timevm.monitor.hmp.parameters import Format
+
+if TYPE_CHECKING:
+    import capstone
 
 #: bytes that one command may look at
 MAX_DUMP = 1 << 20
@@ -88,6 +91,8 @@ def print_value(value: int, form: str) -> str:
 
 def disassembler(architecture: str, machine: MachinePort) -> capstone.Cs | None:
     """Capstone for what the CPU executes now, None if it does not know it.  Runs on the CPU thread."""
+    import capstone  # 15 ms that a monitor need not wait for
+
     if architecture == "aarch64":
         return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
     if architecture not in ("x86_64", "i386"):
