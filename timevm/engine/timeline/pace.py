@@ -23,7 +23,8 @@ class Pace:
         self._clock = clock
         self._instructions = 5_000_000
         self._cost = 0.0
-        self._since = clock()
+        #: None: not asked yet.  The clock is of the thread that asks, which need not be the one that made this.
+        self._since: float | None = None
 
     @property
     def slice(self) -> int:
@@ -40,6 +41,8 @@ class Pace:
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""
+        if self._since is None:
+            self._since = self._clock() - SLICE
         return self._clock() - self._since >= max(SLICE * 0.9, self._cost / SHARE)
 
     def took(self, seconds: float) -> None:
