@@ -9,8 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import unicorn
+from unicorn import unicorn_const as const
 
 from tests.linux.harness import Outcome, assert_same, linux, record, replay
 from timevm.engine.cpu.aarch64 import Aarch64Cpu
@@ -144,4 +147,23 @@ def test_stress(tmp_path: Path) -> None:
     recorded = record(spec)
     lines = [line.split() for line in recorded.console.decode().splitlines() if " stress " in line]
     assert [(int(words[2]), words[3]) for words in lines] == [(i, expected_stress(i)) for i in range(1, 151)]
+    assert_same(recorded, replay(spec))
+
+
+def test_unicorns_own_page_size_and_tlb_scan_change_nothing(
+    boot: tuple[MachineSpec, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The speed settings that have no name: pages of 4 KiB, and the hook that spares a TLB scan at each translation."""
+    spec, recorded = boot
+    hook = Aarch64Cpu._hook
+
+    def no_protection_hook(cpu: Aarch64Cpu, kind: int, *arguments: Any, **named: Any) -> int:
+        return 0 if kind == const.UC_HOOK_MEM_READ_PROT else hook(cpu, kind, *arguments, **named)
+
+    defaults = Aarch64Cpu.__init__.__kwdefaults__
+    assert defaults is not None
+    # our own translation keeps rights by pages of 4 KiB
+    monkeypatch.setitem(defaults, "flat_translation", False)
+    monkeypatch.setattr(unicorn.Uc, "ctl_set_page_size", lambda engine, size: None)
+    monkeypatch.setattr(Aarch64Cpu, "_hook", no_protection_hook)
     assert_same(recorded, replay(spec))
