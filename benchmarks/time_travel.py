@@ -23,7 +23,7 @@ from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.outcome import ReplayMode, RunEnd, Stops
 from timevm.engine.machine.spec import MIB, Drive, MachineSpec
 from timevm.engine.timeline.timeline import Timeline
-from timevm.history import history_of
+from timevm.system.history import history_of
 
 Figures = dict[str, float]
 NEVER = (1 << 62) - 1

@@ -104,10 +104,10 @@ def _run_system(program: str, architecture: str, arguments: Sequence[str]) -> in
         print(config.text)
         return 0
     if config.dump_device_tree is not None:
-        from timevm.device_tree_dump import dump_device_tree
+        from timevm.system.device_tree_dump import dump_device_tree
 
         return dump_device_tree(config, config.dump_device_tree)
-    from timevm.app import run
+    from timevm.system.app import run
 
     return run(config)
 

@@ -19,9 +19,9 @@ from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.spec import MIB, Drive, MachineSpec
 from timevm.guests import DEMO_AARCH64
-from timevm.history import history_of
 from timevm.monitor.commands.context import MonitorContext
 from timevm.monitor.hmp.line import run_hmp_line
+from timevm.system.history import history_of
 
 DEMO_SOURCES = ROOT / "examples" / "guests" / "demo"
 #: what is typed to the demo guest: the fifth line does the damage, the eighth finds it

@@ -20,7 +20,7 @@ from timevm.engine.machine.spec import Drive, MachineSpec
 from timevm.engine.replay.gate import NEVER
 from timevm.engine.snapshot.named import NamedSnapshots
 from timevm.errors import UserError
-from timevm.history import history_of
+from timevm.system.history import history_of
 
 
 def check_images(folder: Path) -> None:

@@ -22,7 +22,7 @@ from timevm.engine.replay.events import SerialInput
 from timevm.engine.replay.log_reader import LogReader
 from timevm.errors import RecordingError
 from timevm.guests.source_places import Function
-from timevm.history import History, history_of
+from timevm.system.history import History, history_of
 
 #: the header of a cell of the guest's heap is a size and a guard, 32 bits each (examples/guests/demo/heap.h)
 HEADER = 8

@@ -23,7 +23,7 @@ from timevm.engine.replay.events import Digest, SerialInput
 from timevm.engine.snapshot.named import NamedSnapshots
 from timevm.engine.timeline.timeline import Timeline
 from timevm.errors import UserError
-from timevm.history import History, history_of
+from timevm.system.history import History, history_of
 
 
 @pytest.fixture

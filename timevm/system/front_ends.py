@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from timevm.block_monitor import BlockMonitor
 from timevm.chardev.base import Backend
 from timevm.chardev.endpoint import EndpointServer, Handler, over_telnet
 from timevm.chardev.mux import FrontEnd
@@ -21,7 +20,6 @@ from timevm.config.model import Chardev, Pty, Socket, Stdio
 from timevm.engine.control.vm import Vm
 from timevm.engine.snapshot.checkpoints import Checkpoints
 from timevm.errors import TimevmError
-from timevm.machine_list import machine_list
 from timevm.monitor.commands.context import MonitorContext
 from timevm.monitor.hmp.errors import HmpError
 from timevm.monitor.hmp.line import run_hmp_line
@@ -30,7 +28,9 @@ from timevm.monitor.hmp.table import HmpState
 from timevm.monitor.hmp.terminal import Terminal
 from timevm.monitor.qmp.server import qmp_session
 from timevm.qmp_schema.extension import TimevmCheckpoint, TimevmCheckpoints
-from timevm.wiring import CharacterDevices, endpoint_of
+from timevm.system.block_monitor import BlockMonitor
+from timevm.system.machine_list import machine_list
+from timevm.system.wiring import CharacterDevices, endpoint_of
 
 _log = logging.getLogger(__name__)
 #: seconds between two sessions on a device whose peer spoilt the first one

@@ -10,12 +10,12 @@ import pytest
 
 from tests.guests import bare
 from timevm.blkreplay.qcow2.create import CreateOptions, create_image
-from timevm.block_monitor import BlockMonitor
 from timevm.engine.control.port import VmPort
 from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.spec import MIB, DeviceOption, Drive, MachineSpec
 from timevm.errors import UserError
+from timevm.system.block_monitor import BlockMonitor
 
 
 class StandingVm:

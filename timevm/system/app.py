@@ -25,13 +25,13 @@ from timevm.engine.control.vm import Over, OverReason, Vm, VmDescription, VmPoli
 from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.machine import Machine
 from timevm.errors import InternalError, TimevmError
-from timevm.history import History, history_of
-from timevm.process import TRACE, logging_to, pid_file
-from timevm.serial_lines import SerialLines
-from timevm.wiring import CharacterDevices
+from timevm.system.history import History, history_of
+from timevm.system.process import TRACE, logging_to, pid_file
+from timevm.system.serial_lines import SerialLines
+from timevm.system.wiring import CharacterDevices
 
 if TYPE_CHECKING:
-    from timevm.front_ends import FrontEnds
+    from timevm.system.front_ends import FrontEnds
 
 _log = logging.getLogger(__name__)
 _trace = logging.getLogger(TRACE)
@@ -190,7 +190,7 @@ class _Daemon:
     async def _serve(self, vm: Vm, devices: CharacterDevices, history: History) -> None:
         """Begins it; whoever connects before waits as long as the imports take (a quarter of a second)."""
         if self._config.has_control:
-            module = await asyncio.to_thread(import_module, "timevm.front_ends")
+            module = await asyncio.to_thread(import_module, "timevm.system.front_ends")
             front_ends: FrontEnds = module.FrontEnds(self._config, vm, devices, self._spawn, history.checkpoints)
             self._front_ends = front_ends
             front_ends.start()
