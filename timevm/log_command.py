@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from timevm.engine.replay.codec import Entry, EventKind, encoded_size, kind_of
-from timevm.engine.replay.events import BlockCompletion, Digest, End, Event, Idle, Request, SerialInput
+from timevm.engine.replay.events import BlockCompletion, Digest, End, Event, Idle, NetworkInput, Request, SerialInput
 from timevm.engine.replay.log_reader import LogReader
 from timevm.engine.replay.opening import open_recording
 from timevm.errors import TimevmError
@@ -90,6 +90,8 @@ def _fields(event: Event) -> dict[str, Any]:
             return {"request": kind.name.lower()}
         case BlockCompletion(drive, request, failed):
             return {"drive": drive, "request": request, "failed": failed}
+        case NetworkInput(card, frame):
+            return {"card": card, "frame": frame.hex()}
         case Digest(cpu, ram, devices):
             return {"cpu": f"{cpu:016x}", "ram": f"{ram:016x}", "devices": f"{devices:016x}"}
         case End(reason):
@@ -104,6 +106,8 @@ def _words(event: Event) -> str:
             return f"{ns} ns"
         case BlockCompletion(drive, request, failed):
             return f"drive {drive}: request {request}{' failed' if failed else ''}"
+        case NetworkInput(card, frame):
+            return f"card {card}: {len(frame)} bytes from {frame[6:12].hex(':')} to {frame[:6].hex(':')}"
         case End(reason):
             return ascii(reason)
         case _:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from tests.engine.replay.toys import ToySink
-from timevm.engine.replay.events import BlockCompletion, Event, Request, RequestKind, SerialInput
+from timevm.engine.replay.events import BlockCompletion, Event, Input, NetworkInput, Request, RequestKind, SerialInput
 from timevm.engine.replay.gate import NEVER, Gate
 
 TIMEOUT = 10  # seconds
@@ -106,8 +106,8 @@ def check_bytes_come_as_fast_as_the_port_takes_them(make: MakeGate) -> None:
 
 def check_a_full_port_does_not_hold_up_another(make: MakeGate) -> None:
     class OneFull(ToySink):
-        def capacity(self, event: SerialInput) -> int:
-            return 0 if event.port == 0 else 16
+        def capacity(self, event: Input) -> int:
+            return 0 if event == SerialInput(0, b"h") else 16
 
     gate, sink = make(sleep=False), OneFull()
     gate.inject(SerialInput(0, b"held up"))
@@ -115,6 +115,30 @@ def check_a_full_port_does_not_hold_up_another(make: MakeGate) -> None:
     settle(gate, sink)
     assert sink.received(1) == b"through" and sink.received(0) == b""
     assert gate.backlog(0) == 7
+    gate.close()
+
+
+def check_frames_wait_whole_and_in_order_until_the_card_takes_them(make: MakeGate) -> None:
+    class OneFull(ToySink):
+        full = True
+
+        def capacity(self, event: Input) -> int:
+            return 0 if isinstance(event, NetworkInput) and event.card == 0 and self.full else 1
+
+    gate, sink = make(sleep=False), OneFull()
+    frames = [NetworkInput(0, bytes([number]) * 60) for number in range(3)]
+    for frame in frames:
+        gate.inject(frame)
+    gate.inject(NetworkInput(1, b"another card's"))
+    gate.inject(SerialInput(0, b"a"))
+    settle(gate, sink, 5)
+    assert [event for _, _, event in sink.history] == [NetworkInput(1, b"another card's"), SerialInput(0, b"a")]
+    assert gate.frames_waiting(0) == 3 and gate.frames_waiting(1) == 0
+    assert 5 < gate.horizon(5) < NEVER
+    sink.full = False
+    settle(gate, sink, 6)
+    assert [event for _, _, event in sink.history[2:]] == frames
+    assert gate.frames_waiting(0) == 0
     gate.close()
 
 
@@ -255,6 +279,21 @@ def check_a_disk_that_hangs_does_not_stop_the_guest(make: MakeGate) -> None:
     gate.close()
 
 
+def check_an_answer_from_the_network_ends_a_wait(make: MakeGate) -> None:
+    """Without sleep time stands still a while after the guest sent something, and goes on if no answer comes."""
+    gate, sink = make(sleep=False), ToySink()
+    settle(gate, sink)
+    gate.expect_answer()
+    waiting = Elsewhere(gate, 10, 0, 10**9)
+    gate.inject(NetworkInput(0, b"answer"))
+    assert waiting.answer() is None
+    settle(gate, sink, 10)
+    assert gate.idle(10, 0, 50) == 50  # nothing is expected any more
+    gate.expect_answer()
+    assert gate.idle(11, 50, 60) == 10
+    gate.close()
+
+
 def check_many_threads_may_bring_something(make: MakeGate) -> None:
     """While the machine runs and takes it: nothing is lost, the bytes of each port stay in order."""
     gate, sink = make(sleep=False), ToySink(room=7)
@@ -295,4 +334,6 @@ CHECKS = [
     check_looking_at_an_idle_machine_does_not_slow_its_clock,
     check_a_disk_that_is_done_ends_a_wait,
     check_a_disk_that_hangs_does_not_stop_the_guest,
+    check_frames_wait_whole_and_in_order_until_the_card_takes_them,
+    check_an_answer_from_the_network_ends_a_wait,
 ]

@@ -24,6 +24,7 @@ from timevm.engine.replay.events import (
     End,
     Event,
     Idle,
+    NetworkInput,
     Request,
     RequestKind,
     SerialInput,
@@ -38,6 +39,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Digest, words, words, words),
     st.builds(End, st.text()),
     st.builds(BlockCompletion, st.integers(0, 300), words, st.booleans()),
+    st.builds(NetworkInput, st.integers(0, 300), st.binary(max_size=300)),
 )
 deltas = st.integers(0, 1 << 40)
 
@@ -110,6 +112,7 @@ def test_the_numbers_of_the_kinds_never_change() -> None:
         "DIGEST": 4,
         "END": 5,
         "BLOCK_COMPLETION": 16,
+        "NETWORK_INPUT": 17,
     }
     assert kind_of(Idle(1)) is EventKind.IDLE
 
@@ -123,6 +126,7 @@ def test_bytes_on_disk_are_those_of_the_document() -> None:
     encode(out, 0, End("quit"))
     encode(out, 2, BlockCompletion(1, 300))
     encode(out, 0, BlockCompletion(0, 5, failed=True))
+    encode(out, 7, NetworkInput(1, b"frame"))
     assert bytes(out) == (
         b"\xac\x02\x01\x00\x02hi"
         b"\x00\x02\x80\x01"
@@ -130,4 +134,5 @@ def test_bytes_on_disk_are_those_of_the_document() -> None:
         b"\x00\x04" + b"".join(bytes([n, 0, 0, 0, 0, 0, 0, 0]) for n in (1, 2, 3)) + b"\x00\x05\x04quit"
         b"\x02\x10\x01\xac\x02\x00"
         b"\x00\x10\x00\x05\x01"
+        b"\x07\x11\x01\x05frame"
     )

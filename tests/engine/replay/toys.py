@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import xxhash
 
-from timevm.engine.replay.events import BlockCompletion, Digest, Event, Request, SerialInput
+from timevm.engine.replay.events import BlockCompletion, Digest, Event, Input, NetworkInput, Request, SerialInput
 from timevm.engine.replay.gate import Gate
 from timevm.engine.replay.identity import Identity
 
@@ -36,11 +36,11 @@ class ToySink:
         self.now_ns = 0
         self.history: list[tuple[int, int, object]] = []
 
-    def capacity(self, event: SerialInput) -> int:
+    def capacity(self, event: Input) -> int:
         return self.room
 
     def apply(self, event: Event) -> None:
-        assert isinstance(event, SerialInput | Request | BlockCompletion)
+        assert isinstance(event, SerialInput | NetworkInput | Request | BlockCompletion)
         self.history.append((self.icount, self.now_ns, event))
 
     def digest(self) -> Digest:

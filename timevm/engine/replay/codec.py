@@ -17,6 +17,7 @@ from timevm.engine.replay.events import (
     End,
     Event,
     Idle,
+    NetworkInput,
     Request,
     RequestKind,
     SerialInput,
@@ -30,7 +31,7 @@ LARGEST = (1 << 64) - 1
 
 
 class EventKind(IntEnum):
-    """Numbers are for ever.  17 is kept for network packets."""
+    """Numbers are for ever."""
 
     SERIAL_INPUT = 1
     IDLE = 2
@@ -38,6 +39,7 @@ class EventKind(IntEnum):
     DIGEST = 4
     END = 5
     BLOCK_COMPLETION = 16
+    NETWORK_INPUT = 17
 
 
 class MalformedEvent(RecordingError):
@@ -126,6 +128,11 @@ def encode(out: bytearray, delta: int, event: Event) -> None:
             put_varint(out, drive)
             put_varint(out, request)
             put_varint(out, failed)
+        case NetworkInput(card, frame):
+            out.append(EventKind.NETWORK_INPUT)
+            put_varint(out, card)
+            put_varint(out, len(frame))
+            out += frame
         case Digest(cpu, ram, devices):
             out.append(EventKind.DIGEST)
             for value in (cpu, ram, devices):
@@ -162,6 +169,10 @@ def _block_completion(cursor: Cursor) -> Event:
     return BlockCompletion(drive, request, bool(status))
 
 
+def _network_input(cursor: Cursor) -> Event:
+    return NetworkInput(cursor.varint(), cursor.block())
+
+
 def _digest(cursor: Cursor) -> Event:
     end = cursor.position + 24
     if end > len(cursor.data):
@@ -186,6 +197,7 @@ _DECODERS: dict[int, Callable[[Cursor], Event]] = {
     EventKind.DIGEST: _digest,
     EventKind.END: _end,
     EventKind.BLOCK_COMPLETION: _block_completion,
+    EventKind.NETWORK_INPUT: _network_input,
 }
 
 
@@ -215,6 +227,8 @@ def kind_of(event: Event) -> EventKind:
             return EventKind.REQUEST
         case BlockCompletion():
             return EventKind.BLOCK_COMPLETION
+        case NetworkInput():
+            return EventKind.NETWORK_INPUT
         case Digest():
             return EventKind.DIGEST
         case End():

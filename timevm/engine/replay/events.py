@@ -50,6 +50,14 @@ class BlockCompletion:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkInput:
+    """A frame (Ethernet, without checksum) arrives at network card number ``card``, 0 being the first."""
+
+    card: int
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Digest:
     """What the machine looked like: one 64-bit hash per named part (``cpu``, ``ram``, ``devices``).
 
@@ -68,5 +76,6 @@ class End:
     reason: str
 
 
-#: Network packets take their place here.
-Event = SerialInput | Idle | Request | BlockCompletion | Digest | End
+Event = SerialInput | Idle | Request | BlockCompletion | NetworkInput | Digest | End
+#: what waits outside until the guest has room for it
+Input = SerialInput | NetworkInput

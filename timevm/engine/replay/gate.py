@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from timevm.engine.replay.events import BlockCompletion, Digest, Event, SerialInput
+from timevm.engine.replay.events import BlockCompletion, Digest, Event, Input
 
 #: an icount that is never reached (2**62 - 1: fits the native signed budget with room to add)
 NEVER = (1 << 62) - 1
@@ -16,8 +16,11 @@ NEVER = (1 << 62) - 1
 class Sink(Protocol):
     """The machine's side of the door."""
 
-    def capacity(self, event: SerialInput) -> int:
-        """Bytes that the port takes now, >= 0.  Only asked while live or recording."""
+    def capacity(self, event: Input) -> int:
+        """Bytes that the serial port takes now, >= 0; of a network card 1 if it takes the frame now, otherwise 0.
+
+        Only asked while live or recording.
+        """
 
     def apply(self, event: Event) -> None:
         """Let the event happen, between two instructions.  Called on the CPU thread."""
@@ -53,11 +56,17 @@ class Gate(Protocol):
     def expect(self) -> None:
         """A disk began to work on a request; one ``announce`` will follow.  A replay ignores both: its log knows."""
 
+    def expect_answer(self) -> None:
+        """The guest sent a frame into the network: an answer may come soon.  A replay ignores it."""
+
     def announce(self, event: BlockCompletion) -> None:
         """The host is done with the request: it is to be delivered."""
 
     def backlog(self, port: int) -> int:
         """Any thread: bytes that wait for serial port ``port``: who brings more had better wait."""
+
+    def frames_waiting(self, card: int) -> int:
+        """Any thread: frames that wait for network card ``card`` to take them."""
 
     @property
     def end_icount(self) -> int | None:

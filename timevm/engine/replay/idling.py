@@ -10,12 +10,15 @@ from timevm.engine.replay.inbox import Inbox, Wait
 SECOND = 1_000_000_000
 #: seconds of the host for which time stands still at most while a disk works: then timers go on
 DISK_PATIENCE = 2.0
+#: the same for an answer from the network to what the guest sent: perhaps there is none
+NETWORK_PATIENCE = 0.2
 
 
 class Idling:
     """``sleep`` True: virtual time goes as real time does while the CPU waits; False: it jumps to the next timer.
 
-    Without sleep a disk's work takes no virtual time: if time jumped meanwhile, the guest's requests would time out.
+    Without sleep a disk's work, or an answer from the network, takes no virtual time: if time jumped meanwhile, the
+    guest's requests would time out.
 
     ``host_ns`` is a monotonic clock of the host (ns).
     """
@@ -40,6 +43,10 @@ class Idling:
             return None
         if self._inbox.expected and self._inbox.wait(DISK_PATIENCE) is not Wait.TIME:
             return None
+        if self._inbox.answer_expected:
+            if self._inbox.wait(NETWORK_PATIENCE) is not Wait.TIME:
+                return None
+            self._inbox.answer_expected = False
         return jump
 
     def _wait(self, icount: int, jump: int | None) -> int | None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
-from timevm.engine.replay.events import BlockCompletion, Event, SerialInput
+from timevm.engine.replay.events import BlockCompletion, Event, Input, NetworkInput, SerialInput
 
 #: instructions after which a port that took no more bytes is asked again
 RETRY_AFTER = 50_000
@@ -26,7 +26,8 @@ class Wait(Enum):
 class _Port:
     """Bytes for one serial port, in the pieces in which they came, each with its number of arrival."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
+        self._port = port
         self.pieces: deque[tuple[int, bytes]] = deque()
         self.offset = 0  # bytes of the first piece that are taken already
         self.size = 0
@@ -35,7 +36,15 @@ class _Port:
         self.pieces.append((number, data))
         self.size += len(data)
 
-    def take(self, room: int, before: int) -> bytes:
+    def oldest(self) -> int | None:
+        """Number of arrival of what is next, None: nothing waits."""
+        return self.pieces[0][0] if self.pieces else None
+
+    def next(self) -> SerialInput:
+        """Something that may be asked about: a port counts its room in bytes."""
+        return SerialInput(self._port, self.pieces[0][1][self.offset : self.offset + 1])
+
+    def take(self, room: int, before: int) -> SerialInput:
         """At most ``room`` bytes (> 0) of the pieces that arrived before number ``before``."""
         out = bytearray()
         while room and self.pieces and self.pieces[0][0] < before:
@@ -48,29 +57,52 @@ class _Port:
                 self.pieces.popleft()
                 self.offset = 0
         self.size -= len(out)
-        return bytes(out)
+        return SerialInput(self._port, bytes(out))
+
+
+class _Card:
+    """Frames for one network card, each with its number of arrival."""
+
+    def __init__(self) -> None:
+        self.frames: deque[tuple[int, NetworkInput]] = deque()
+
+    def oldest(self) -> int | None:
+        return self.frames[0][0] if self.frames else None
+
+    def next(self) -> NetworkInput:
+        return self.frames[0][1]
+
+    def take(self, room: int, before: int) -> NetworkInput:
+        """One frame, whole."""
+        return self.frames.popleft()[1]
 
 
 class Inbox:
     """``put``, ``wake`` and ``backlog`` on any thread; everything else on the CPU thread.
 
-    Events leave in the order in which they came, but a port that is full holds up its own bytes only.
+    Events leave in the order in which they came, but a port or card that is full holds up its own input only.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._ports: dict[int, _Port] = {}
+        self._cards: dict[int, _Card] = {}
         self._others: deque[tuple[int, Event]] = deque()
         self._arrived = 0
         self._seen = 0  # what had arrived when `take` last found nothing
-        self._held_up = False  # whether full ports held something up then
+        self._held_up = False  # whether somebody who had no room held something up then
         self._woken = False
         self._expected = 0  # block completions that are still to come
+        #: the guest sent a frame, and none came since
+        self.answer_expected = False
 
     def expect(self) -> None:
         """One more block completion will come."""
         with self._changed:
             self._expected += 1
+
+    def expect_answer(self) -> None:
+        self.answer_expected = True
 
     @property
     def expected(self) -> int:
@@ -88,7 +120,10 @@ class Inbox:
             if isinstance(event, SerialInput):
                 if not event.data:
                     return
-                self._ports.setdefault(event.port, _Port()).put(self._arrived, event.data)
+                self._ports.setdefault(event.port, _Port(event.port)).put(self._arrived, event.data)
+            elif isinstance(event, NetworkInput):
+                self._cards.setdefault(event.card, _Card()).frames.append((self._arrived, event))
+                self.answer_expected = False
             else:
                 self._others.append((self._arrived, event))
                 if isinstance(event, BlockCompletion):
@@ -108,29 +143,38 @@ class Inbox:
             waiting = self._ports.get(port)
             return 0 if waiting is None else waiting.size
 
+    def frames_waiting(self, card: int) -> int:
+        """Frames that wait for network card ``card`` to take them."""
+        with self._changed:
+            waiting = self._cards.get(card)
+            return 0 if waiting is None else len(waiting.frames)
+
     def has_news(self) -> bool:
         """Something arrived since ``take`` last found nothing."""
         return self._arrived != self._seen
 
     def retry_icount(self, icount: int) -> int | None:
-        """When to ask again: now if there is news, later if only full ports hold something up; None: nothing waits."""
+        """When to ask again: now if there is news, later if something is only held up; None: nothing waits."""
         if self._arrived != self._seen:
             return icount
         return icount + RETRY_AFTER if self._held_up else None
 
-    def take(self, capacity: Callable[[SerialInput], int]) -> Event | None:
-        """The oldest event that can be delivered now; of serial input as many bytes as the port takes."""
+    def take(self, capacity: Callable[[Input], int]) -> Event | None:
+        """The oldest event that can be delivered now; of serial input as many bytes as the port takes.  3 us."""
         with self._changed:
             never = self._arrived
             before = self._others[0][0] if self._others else never
-            waiting = sorted((port.pieces[0][0], number) for number, port in self._ports.items() if port.pieces)
-            for oldest, number in waiting:
+            queues: list[_Port | _Card] = [*self._ports.values(), *self._cards.values()]
+            waiting = sorted(
+                ((oldest, queue) for queue in queues if (oldest := queue.oldest()) is not None),
+                key=lambda pair: pair[0],
+            )
+            for oldest, queue in waiting:
                 if oldest > before:
                     break
-                port = self._ports[number]
-                room = capacity(SerialInput(number, port.pieces[0][1][port.offset : port.offset + 1]))
+                room = capacity(queue.next())
                 if room > 0:
-                    return SerialInput(number, port.take(room, before))
+                    return queue.take(room, before)
             if self._others:
                 return self._others.popleft()[1]
             self._seen, self._held_up = self._arrived, bool(waiting)

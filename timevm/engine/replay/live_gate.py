@@ -39,6 +39,9 @@ class LiveGate:
     def expect(self) -> None:
         self._inbox.expect()
 
+    def expect_answer(self) -> None:
+        self._inbox.expect_answer()
+
     def announce(self, event: BlockCompletion) -> None:
         self._inbox.put(event)
 
@@ -48,6 +51,9 @@ class LiveGate:
     def backlog(self, port: int) -> int:
         """Bytes that wait for serial port ``port``: who brings more had better wait.  Any thread."""
         return self._inbox.backlog(port)
+
+    def frames_waiting(self, card: int) -> int:
+        return self._inbox.frames_waiting(card)
 
     def wake(self) -> None:
         self._inbox.wake()

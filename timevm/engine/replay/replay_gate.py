@@ -82,6 +82,9 @@ class ReplayGate:
     def expect(self) -> None:
         pass
 
+    def expect_answer(self) -> None:
+        pass
+
     def announce(self, event: BlockCompletion) -> None:
         pass
 
@@ -89,6 +92,9 @@ class ReplayGate:
         pass
 
     def backlog(self, port: int) -> int:
+        return 0
+
+    def frames_waiting(self, card: int) -> int:
         return 0
 
     def wake(self) -> None:
