@@ -16,6 +16,8 @@ static __attribute__((noinline)) void slow_block(struct x86_64 *cpu, int64_t cou
     struct engine *engine = &cpu->engine;
     int64_t now = engine->horizon - engine->budget, bound = engine->limit;
 
+    if (cpu->longest_block && bound - now > cpu->longest_block) /* the reference: see X86Cpu.limit_blocks */
+        bound = now + cpu->longest_block;
     cpu->block = 0;
     engine->slow_blocks++;
     look_soon(engine);

@@ -159,8 +159,8 @@ struct x86_64 {
     uint32_t ram_count;
     uint32_t nmi, nmi_line;
     uint32_t data_breaks; /* debug registers whose data was accessed by the instruction that runs */
-    uint32_t padding2;
-    uint64_t interrupts; /* statistics */
+    uint32_t longest_block; /* blocks have so many instructions at most, by limits at run time; 0: as many as come */
+    uint64_t interrupts;    /* statistics */
 
     int64_t (*acknowledge)(void); /* into Python: the vector of the interrupt that is taken; negative: none */
     uint8_t *executed; /* marks of the code that ran (timevm/engine/cpu/code_trace.py); NULL: nobody asks */

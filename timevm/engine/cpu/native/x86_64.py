@@ -141,7 +141,7 @@ class X86(ctypes.Structure):
         ("nmi", c_uint32),
         ("nmi_line", c_uint32),
         ("data_breaks", c_uint32),
-        ("padding2", c_uint32),
+        ("longest_block", c_uint32),
         ("interrupts", c_uint64),
         ("acknowledge", Acknowledge),
         ("executed", c_void_p),
