@@ -131,6 +131,10 @@ class VmPort(Protocol):
     @property
     def run_state(self) -> RunState: ...
 
+    @property
+    def mode(self) -> ReplayMode:
+        """Changes once at most, from RECORD to PLAY."""
+
     async def cont(self, limit: int | None = None) -> None:
         """Let it run (to ``limit`` at most); returns at once.  Its end is a ``STOP`` event."""
 
@@ -153,6 +157,12 @@ class VmPort(Protocol):
 
     async def find_last(self, stops: Stops) -> RunResult:
         """What a reverse run with these stops would answer; the machine is afterwards exactly where it was."""
+
+    async def look_back(self) -> RunResult:
+        """Recording only: end it here; the machine stands where it stood, and replays from now on.
+
+        May take as long as the recording did, if nothing is remembered of it; ``stop`` ends that at its start.
+        """
 
     async def system_reset(self) -> None: ...
 

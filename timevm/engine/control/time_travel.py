@@ -37,6 +37,17 @@ class TimeTravel(Protocol):
         """What ``reverse_continue`` would answer; the machine stays where it is."""
 
 
+class LookBack(Protocol):
+    """The turn of a recording into its own replay."""
+
+    def look_back(self) -> int:
+        """The recording ends here, in order, and the machine replays it from now on; its icount then.
+
+        That is this one, or the start of history if what was remembered on the way is of no use.
+        Raises UserError, RecordingError: the file is not there to be read; HostError.  The recording goes on then.
+        """
+
+
 class SnapshotStore(Protocol):
     """Named snapshots of machine and disks.  The machine stands between two instructions during a call."""
 

@@ -6,22 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, TypeVar
 
 from timevm.engine.control.cpu_thread import CpuThread, ResetPolicy
-from timevm.engine.control.events import EventStream
 from timevm.engine.control.messages import (
     Alter,
-    Began,
-    Ended,
-    Failed,
     Halt,
     Inspect,
     Leave,
     Message,
     Motion,
-    Progressed,
     Reply,
     Report,
     Run,
@@ -29,8 +23,8 @@ from timevm.engine.control.messages import (
     SetStops,
     Step,
     Travel,
-    WasReset,
 )
+from timevm.engine.control.policy import Over, OverReason, VmPolicy
 from timevm.engine.control.port import (
     MachinePort,
     ReplayInfo,
@@ -41,10 +35,13 @@ from timevm.engine.control.port import (
     Stops,
     VmEvent,
 )
-from timevm.engine.control.run_state import NEEDS_RESET, RunState, check_move
-from timevm.engine.control.time_travel import Journey, SnapshotStore, TimeTravel
+from timevm.engine.control.run_state import NEEDS_RESET, RunState
+from timevm.engine.control.standing import Standing
+from timevm.engine.control.time_travel import Journey, LookBack, SnapshotStore, TimeTravel
 from timevm.engine.replay.events import Event, Request, RequestKind
-from timevm.errors import HostError, InternalError, TimevmError, UserError
+from timevm.errors import InternalError, UserError
+
+__all__ = ["Over", "OverReason", "Vm", "VmDescription", "VmPolicy"]
 
 Answer = TypeVar("Answer")
 
@@ -62,32 +59,6 @@ class VmDescription:
     ram_size: int = 0
     name: str | None = None
     mode: ReplayMode = ReplayMode.NONE
-
-
-@dataclass(frozen=True, slots=True)
-class VmPolicy:
-    """``stays``: a replay that is over pauses (somebody can talk to it) and does not end the process."""
-
-    no_reboot: bool = False
-    no_shutdown: bool = False
-    stays: bool = True
-
-
-class OverReason(Enum):
-    """Why the process shall end."""
-
-    QUIT = "quit"
-    GUEST = "guest"
-    REPLAY_ENDED = "replay ended"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Over:
-    """The end of the run: the reason, and a sentence if something went wrong."""
-
-    reason: OverReason
-    detail: str = ""
 
 
 class _LoopReply:
@@ -126,6 +97,7 @@ class Vm:
         policy: VmPolicy,
         *,
         time_travel: TimeTravel | None = None,
+        look_back: LookBack | None = None,
         snapshots: SnapshotStore | None = None,
         messages: Callable[[str], None] = lambda text: None,
         congested: Callable[[], bool] = lambda: False,
@@ -136,24 +108,20 @@ class Vm:
         self.machine_type = description.machine_type
         self.cpu_type = description.cpu_type
         self.ram_size = description.ram_size
-        self.mode = description.mode
-        self._policy = policy
         self._machine = machine
         self._time_travel = time_travel
+        self._look_back = look_back
         self._snapshots = snapshots
-        self._messages = messages
         self._loop = asyncio.get_running_loop()
-        self._events = EventStream()
-        self._state = RunState.PRELAUNCH
+        self._standing = Standing(description.mode, policy, messages, self.end)
         self._stops = Stops()
-        self._resets_asked = 0
         self._left = False
         #: done when the process shall end
         self.over: asyncio.Future[Over] = self._loop.create_future()
         replaying = self.mode is ReplayMode.PLAY
         self._thread = CpuThread(
             machine,
-            lambda report: self._call_soon(self._take, report),
+            lambda report: self._call_soon(self._standing.take, report),
             ResetPolicy(
                 restart=not policy.no_reboot,
                 finish=not replaying and not (policy.no_shutdown and self.mode is ReplayMode.NONE),
@@ -193,28 +161,32 @@ class Vm:
 
     @property
     def run_state(self) -> RunState:
-        return self._state
+        return self._standing.state
+
+    @property
+    def mode(self) -> ReplayMode:
+        return self._standing.mode
 
     @property
     def stops(self) -> Stops:
         return self._stops
 
     async def cont(self, limit: int | None = None) -> None:
-        if self._state is RunState.RUNNING:
+        if self.run_state is RunState.RUNNING:
             return
         self._check_fit_to_run()
-        self._set_running()
+        self._standing.run()
         self._post(Run(limit))
 
     async def stop(self) -> None:
-        if self._state is RunState.RUNNING:
+        if self.run_state is RunState.RUNNING:
             await self._ask(Halt)
 
     async def step(self, count: int = 1, further: Callable[[MachinePort], bool] | None = None) -> RunResult:
         if count < 1:
             raise UserError("the number of steps must be at least 1")
         self._check_fit_to_run()
-        self._set_running()
+        self._standing.run()
         result: RunResult = await self._ask(lambda reply: Step(count, reply, further))
         return result
 
@@ -248,23 +220,39 @@ class Vm:
         stands = await self._travel(Motion.SEEK, look)
         return found[0] if found else stands
 
+    async def look_back(self) -> RunResult:
+        if self.mode is ReplayMode.PLAY:
+            raise UserError("the machine is replaying already: it can go back as it is")
+        if self.mode is ReplayMode.NONE:
+            raise UserError("there is nothing to look back at: start timevm with -icount shift=…,rr=record,rrfile=…")
+        if self._look_back is None:
+            raise UserError("this recording cannot be looked back at: end it, and replay it")
+        turn = self._look_back
+        await self.stop()
+        here = (await self.replay_info()).icount
+        stands: int = await self._ask(lambda reply: Alter(lambda machine: turn.look_back(), reply))
+        self._standing.mode = ReplayMode.PLAY
+        if self.run_state is RunState.SHUTDOWN:
+            self._standing.move(RunState.PAUSED)
+        return RunResult(RunEnd.LIMIT, here) if stands == here else await self.seek(here)
+
     async def system_reset(self) -> None:
-        if self.mode is ReplayMode.NONE and self._state is not RunState.RUNNING:
+        if self.mode is ReplayMode.NONE and self.run_state is not RunState.RUNNING:
             await self._ask(lambda reply: Alter(lambda machine: machine.reset(), reply))
-            self._events.send("RESET", {"guest": False, "reason": "host-qmp-system-reset"})
-            if self._state in NEEDS_RESET:
-                self._set_state(RunState.PRELAUNCH if self._state is RunState.SHUTDOWN else RunState.PAUSED)
+            self._standing.events.send("RESET", {"guest": False, "reason": "host-qmp-system-reset"})
+            if self.run_state in NEEDS_RESET:
+                self._standing.move(RunState.PRELAUNCH if self.run_state is RunState.SHUTDOWN else RunState.PAUSED)
             return
-        if self._state is RunState.SHUTDOWN:
+        if self.run_state is RunState.SHUTDOWN:
             raise UserError("the recording ended with the power-off: start timevm again to make another one")
         self.inject(Request(RequestKind.RESET))
-        self._resets_asked += 1
+        self._standing.resets_asked += 1
 
     async def system_powerdown(self) -> None:
-        if self._state in NEEDS_RESET:
+        if self.run_state in NEEDS_RESET:
             return
         self.inject(Request(RequestKind.POWERDOWN))
-        self._events.send("POWERDOWN")
+        self._standing.events.send("POWERDOWN")
 
     async def quit(self) -> None:
         self.end(Over(OverReason.QUIT, "host-qmp-quit"))
@@ -302,8 +290,8 @@ class Vm:
     async def load_snapshot(self, tag: str) -> None:
         store = self._store()
         await self._ask(lambda reply: Alter(lambda machine: store.load(tag), reply))
-        if self._state in NEEDS_RESET | {RunState.GUEST_PANICKED, RunState.IO_ERROR}:
-            self._set_state(RunState.PAUSED)
+        if self.run_state in NEEDS_RESET | {RunState.GUEST_PANICKED, RunState.IO_ERROR}:
+            self._standing.move(RunState.PAUSED)
 
     async def delete_snapshot(self, tag: str) -> None:
         store = self._store()
@@ -315,11 +303,11 @@ class Vm:
         return found
 
     def subscribe(self) -> AbstractContextManager[AsyncIterator[VmEvent]]:
-        return self._events.subscribe()
+        return self._standing.events.subscribe()
 
     def announce(self, name: str, data: dict[str, Any]) -> None:
         """An event that somebody else has to tell (``SHUTDOWN`` by a signal)."""
-        self._events.send(name, data)
+        self._standing.events.send(name, data)
 
     # -- asking the CPU thread
 
@@ -337,7 +325,7 @@ class Vm:
         return await reply.future
 
     async def _travel(self, motion: Motion, travel: Callable[[Journey], RunResult]) -> RunResult:
-        self._set_running()
+        self._standing.run()
         result: RunResult = await self._ask(lambda reply: Travel(motion, travel, reply))
         return result
 
@@ -352,90 +340,8 @@ class Vm:
         return self._snapshots
 
     def _check_fit_to_run(self) -> None:
-        if self._state in NEEDS_RESET:
+        if self.run_state in NEEDS_RESET:
             raise UserError("Resetting the Virtual Machine is required")
-
-    # -- what the CPU thread reports
 
     def _call_soon(self, function: Callable[[Report], None], report: Report) -> None:
         self._loop.call_soon_threadsafe(function, report)
-
-    def _take(self, report: Report) -> None:
-        match report:
-            case Began():
-                self._set_running()
-            case Ended(motion, result):
-                self._take_end(motion, result)
-            case Failed(error, icount):
-                self._take_failure(error, icount)
-            case WasReset():
-                by_host = self._resets_asked > 0
-                self._resets_asked -= by_host
-                reason = "host-qmp-system-reset" if by_host else "guest-reset"
-                self._events.send("RESET", {"guest": not by_host, "reason": reason})
-            case Progressed(operation, done, total):
-                self._events.send("TIMEVM_PROGRESS", {"operation": operation, "done": done, "total": total})
-
-    def _take_end(self, motion: Motion, result: RunResult) -> None:
-        replaying = self.mode is ReplayMode.PLAY
-        match result.end:
-            case RunEnd.POWERED_OFF | RunEnd.RESET | RunEnd.QUIT | RunEnd.RECORDING_ENDED if replaying:
-                self._take_end_of_replay(result)
-            case RunEnd.POWERED_OFF | RunEnd.RESET | RunEnd.QUIT:
-                self._take_shutdown(result)
-            case RunEnd.GUEST_PANICKED:
-                self._events.send("GUEST_PANICKED", {"action": "pause"})
-                self._stand(RunState.GUEST_PANICKED, result)
-            case RunEnd.GUEST_ERROR:
-                self._messages(result.detail or "the guest cannot go on")
-                self._stand(RunState.INTERNAL_ERROR, result)
-                self._end_if_alone(Over(OverReason.FAILED))
-            case RunEnd.DEBUG:
-                self._stand(RunState.DEBUG, result)
-            case RunEnd.LIMIT if motion in (Motion.STEP, Motion.REVERSE):
-                self._stand(RunState.DEBUG, result)
-            case _:
-                self._stand(RunState.PAUSED, result)
-
-    def _take_end_of_replay(self, result: RunResult) -> None:
-        if result.end is RunEnd.RECORDING_ENDED and result.detail:
-            self._messages(result.detail)
-        self._stand(RunState.PAUSED, result)
-        self._end_if_alone(Over(OverReason.REPLAY_ENDED))
-
-    def _take_shutdown(self, result: RunResult) -> None:
-        reason = "guest-reset" if result.end is RunEnd.RESET else "guest-shutdown"
-        self._events.send("SHUTDOWN", {"guest": True, "reason": reason})
-        if self._policy.no_shutdown:
-            self._stand(RunState.SHUTDOWN, result)
-        else:
-            self._set_state(RunState.SHUTDOWN)
-            self.end(Over(OverReason.GUEST))
-
-    def _take_failure(self, error: TimevmError, icount: int) -> None:
-        self._messages(str(error))
-        state = RunState.IO_ERROR if isinstance(error, HostError) else RunState.INTERNAL_ERROR
-        self._stand(state, RunResult(RunEnd.GUEST_ERROR, icount, str(error)))
-        self._end_if_alone(Over(OverReason.FAILED))
-
-    def _end_if_alone(self, over: Over) -> None:
-        if not self._policy.stays:
-            self.end(over)
-
-    # -- the run state
-
-    def _set_state(self, state: RunState) -> None:
-        if state is not self._state:
-            check_move(self._state, state)
-            self._state = state
-
-    def _set_running(self) -> None:
-        if self._state is not RunState.RUNNING:
-            self._set_state(RunState.RUNNING)
-            self._events.send("RESUME")
-
-    def _stand(self, state: RunState, result: RunResult) -> None:
-        was_running = self._state is RunState.RUNNING
-        self._set_state(state)
-        if was_running:
-            self._events.send("STOP", result=result)
