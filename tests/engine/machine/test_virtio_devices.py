@@ -14,6 +14,7 @@ from timevm.engine.devices.virtio_mmio import Register
 from timevm.engine.devices.virtio_rng import VirtioRng
 from timevm.engine.machine.boards.virtio_slots import BASE, COUNT, FIRST_INTERRUPT, SIZE, fill_slots
 from timevm.engine.machine.disks import Disks, open_disks
+from timevm.engine.machine.network_cards import Cables
 from timevm.engine.machine.spec import Blockdev, DeviceOption, Drive, MachineSpec
 from timevm.engine.machine.virtio_devices import make_devices
 from timevm.errors import UserError
@@ -41,7 +42,7 @@ def disks_of() -> Iterator[list[Disks]]:
 
 def devices(spec: MachineSpec, opened: list[Disks]) -> list[VirtioBlk | VirtioRng]:
     opened.append(open_disks(spec))
-    found = list(make_devices(spec, opened[-1], Memory(), b"seed", "device"))
+    found = list(make_devices(spec, opened[-1], Cables.of(spec), Memory(), b"seed", "device"))
     assert all(isinstance(one, VirtioBlk | VirtioRng) for one in found)
     return found  # type: ignore[return-value]  # just checked
 

@@ -7,7 +7,7 @@ rings sets DEVICE_NEEDS_RESET and does nothing more until it is reset.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from timevm.engine.devices.base import DmaError, GuestMemory
@@ -167,10 +167,15 @@ class VirtioDevice:
 
         Raises DmaError for rings that are not in RAM.
         """
+        self.use_all(queue, ((head, written),))
+
+    def use_all(self, queue: int, done: Iterable[tuple[int, int]]) -> None:
+        """The same for several buffers (head, bytes written) that belong together."""
         ring = self.queues[queue]
         if not ring.ready:
             return
-        ring.push(self.memory, head, written)
+        for head, written in done:
+            ring.push(self.memory, head, written)
         if ring.wants_interrupt(self.memory, self.has(EVENT_IDX)):
             self.transport.queue_interrupt(queue)
 

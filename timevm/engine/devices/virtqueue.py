@@ -124,6 +124,10 @@ class Virtqueue:
         self._next_available = (self._next_available + 1) & 0xFFFF
         return chain
 
+    def push_back(self, count: int) -> None:
+        """The last ``count`` buffers that were popped are available again, as if nobody had looked."""
+        self._next_available = (self._next_available - count) & 0xFFFF
+
     def push(self, memory: GuestMemory, head: int, written: int) -> None:
         """The device is done with the buffer ``head`` and wrote ``written`` bytes into it."""
         slot = self._next_used % self.size

@@ -10,6 +10,7 @@ from timevm.engine.cpu.base import Cpu
 from timevm.engine.devices.base import Stateful
 from timevm.engine.machine.disks import Disks
 from timevm.engine.machine.images import Images
+from timevm.engine.machine.network_cards import Cables
 from timevm.engine.machine.outcome import MemoryRegion
 from timevm.engine.machine.ram import Ram
 from timevm.engine.machine.spec import MachineSpec
@@ -42,6 +43,7 @@ class Order:
     seed: bytes
     transmit: Callable[[int, bytes], None]
     disks: Disks = field(default_factory=Disks)
+    cables: Cables = field(default_factory=Cables)
 
 
 @dataclass(slots=True)

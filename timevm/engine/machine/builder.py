@@ -12,16 +12,25 @@ from timevm.engine.machine.disks import Disks, open_disks
 from timevm.engine.machine.images import read_images
 from timevm.engine.machine.machine import Machine, Parts
 from timevm.engine.machine.machine_digest import MachineDigest
+from timevm.engine.machine.network_cards import Cables
 from timevm.engine.machine.outcome import ReplayMode
 from timevm.engine.machine.recording import admit, identity_of
 from timevm.engine.machine.spec import MachineSpec
 from timevm.errors import UserError
 
 
+def _nowhere(card: int, frame: bytes) -> None:
+    """Where frames go when no network is there."""
+
+
 def build_machine(
-    spec: MachineSpec, transmit: Callable[[int, bytes], None], workers: Callable[[str], Worker] | None = None
+    spec: MachineSpec,
+    transmit: Callable[[int, bytes], None],
+    workers: Callable[[str], Worker] | None = None,
+    send_frame: Callable[[int, bytes], None] = _nowhere,
 ) -> Machine:
-    """``transmit(port, data)`` gets the guest's serial output, on the CPU thread.
+    """``transmit(port, data)`` gets the guest's serial output, on the CPU thread; ``send_frame(card, frame)`` what its
+    network cards send, unless it is replayed.
 
     ``workers``: disk's name → who carries out its I/O, by default one thread for all.
     Raises UserError, HostError, RecordingError; in that case no recording was begun.
@@ -29,7 +38,7 @@ def build_machine(
     board = board_for(spec.architecture, spec.machine)
     spec = board.with_firmware(spec)
     images = read_images(spec)
-    disks = Disks()
+    disks, cables = Disks(), Cables.of(spec)
 
     def find_disks(recorded: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
         nonlocal disks
@@ -44,7 +53,7 @@ def build_machine(
     identity = admission.identity
     try:
         assembly = board.assemble(
-            Order(spec, images, identity.shift, identity.rtc_base_seconds, identity.seed, transmit, disks)
+            Order(spec, images, identity.shift, identity.rtc_base_seconds, identity.seed, transmit, disks, cables)
         )
         dirty = DirtyPages(assembly.ram)
         digest = MachineDigest(assembly.ram, dirty)
@@ -65,6 +74,8 @@ def build_machine(
             dirty=dirty,
             digest=digest,
             disks=disks,
+            cables=cables,
+            send_frame=_nowhere if admission.mode is ReplayMode.PLAY else send_frame,
             mode=admission.mode,
             filename=admission.filename,
         )
@@ -80,7 +91,15 @@ def device_tree_of(spec: MachineSpec) -> bytes:
     spec = board.with_firmware(spec)
     images = read_images(spec)
     identity = identity_of(spec, images, board.auto_shift)
-    order = Order(spec, images, identity.shift, identity.rtc_base_seconds, identity.seed, lambda port, data: None)
+    order = Order(
+        spec,
+        images,
+        identity.shift,
+        identity.rtc_base_seconds,
+        identity.seed,
+        transmit=lambda port, data: None,
+        cables=Cables.of(spec),
+    )
     tree = board.assemble(order).device_tree
     if tree is None:
         raise UserError(f"-M: the machine '{spec.machine}' has no device tree to dump")

@@ -21,6 +21,7 @@ from timevm.engine.machine.dirty_pages import DirtyPages
 from timevm.engine.machine.disks import Disks
 from timevm.engine.machine.machine_digest import MachineDigest
 from timevm.engine.machine.memory_access import MemoryAccess
+from timevm.engine.machine.network_cards import Cables
 from timevm.engine.machine.outcome import (
     DebugStop,
     MemoryRegion,
@@ -30,7 +31,17 @@ from timevm.engine.machine.outcome import (
     RunResult,
     Stops,
 )
-from timevm.engine.replay.events import BlockCompletion, Digest, Event, Idle, Request, RequestKind, SerialInput
+from timevm.engine.replay.events import (
+    BlockCompletion,
+    Digest,
+    Event,
+    Idle,
+    Input,
+    NetworkInput,
+    Request,
+    RequestKind,
+    SerialInput,
+)
 from timevm.engine.replay.gate import NEVER, Gate
 from timevm.engine.replay.identity import Identity
 from timevm.errors import InternalError, RecordingError, ReplayDivergence
@@ -49,6 +60,9 @@ class Parts:
     mode: ReplayMode = ReplayMode.NONE
     filename: str | None = None
     disks: Disks = field(default_factory=Disks)
+    cables: Cables = field(default_factory=Cables)
+    #: gets what network cards send: (card, frame), on the CPU thread
+    send_frame: Callable[[int, bytes], None] = lambda card, frame: None
 
 
 class Machine:
@@ -81,7 +95,10 @@ class Machine:
         self.trace: Callable[[int, Event], None] | None = None
         self.disks = parts.disks
         for number, drive in enumerate(self.disks.drives):
-            drive.connect(self.gate.expect, partial(self._announce, number))
+            drive.connect(self._expect, partial(self._announce, number))
+        self.cables = parts.cables
+        for number, cable in enumerate(self.cables.cables):
+            cable.transmit = partial(self._send, number)
         board.boot()
         board.follow_devices()
 
@@ -105,10 +122,18 @@ class Machine:
         self.cpu.kick()
         self.gate.wake()
 
+    def _expect(self) -> None:
+        """A disk began to work on a request."""
+        self.gate.expect()
+
     def _announce(self, drive: int, request: int, failed: bool) -> None:
         """The host is done with a disk request.  Any thread."""
         self.gate.announce(BlockCompletion(drive, request, failed))
         self.cpu.kick()
+
+    def _send(self, card: int, frame: bytes) -> None:
+        self.gate.expect_answer()
+        self._parts.send_frame(card, frame)
 
     @property
     def settled(self) -> bool:
@@ -238,6 +263,12 @@ class Machine:
             self.gate.machine_ended(self.cpu.icount, reason, self)
             self.gate.close()
 
+    def replay(self, gate: Gate) -> None:
+        """The recording is finished; from now on ``gate`` replays it, from where the machine stands."""
+        self.gate = gate
+        self._parts.send_frame = _to_nobody
+        self._parts.mode = ReplayMode.PLAY
+
     def close(self) -> None:
         """Let the files go, first the recording, then the disks' (flushed); says nothing about how the run ended.
 
@@ -250,8 +281,12 @@ class Machine:
 
     # ---- the gate's side
 
-    def capacity(self, event: SerialInput) -> int:
-        return self._board.serial[event.port].capacity()
+    def capacity(self, event: Input) -> int:
+        match event:
+            case SerialInput(port):
+                return self._board.serial[port].capacity()
+            case NetworkInput(card, frame):
+                return int(self.cables.number(card).accepts(frame))
 
     def apply(self, event: Event) -> None:
         """Raises InternalError for an event that is no guest's business."""
@@ -262,6 +297,8 @@ class Machine:
                 self._board.serial[port].receive(data)
             case BlockCompletion(drive, request, failed):
                 self._complete(drive, request, failed)
+            case NetworkInput(card, frame):
+                self.cables.number(card).received(frame)
             case Request(RequestKind.POWERDOWN):
                 self._board.power_button()
             case Request(kind):
@@ -288,6 +325,10 @@ class Machine:
         return self._parts.digest.take(state)
 
     # ---- debuggers and monitors
+
+    @property
+    def mode(self) -> ReplayMode:
+        return self._parts.mode
 
     def replay_info(self) -> ReplayInfo:
         parts = self._parts

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from timevm.engine.devices import virtio_net
 from timevm.engine.devices.base import GuestMemory
 from timevm.engine.devices.virtio import VirtioDevice
 from timevm.engine.devices.virtio_blk import BlockOptions, VirtioBlk
+from timevm.engine.devices.virtio_net import VirtioNet
 from timevm.engine.devices.virtio_rng import VirtioRng
 from timevm.engine.devices.virtqueue import LARGEST_QUEUE
 from timevm.engine.machine.disks import Disk, Disks
+from timevm.engine.machine.network_cards import Cable, Cables
 from timevm.engine.machine.randomness import derive
 from timevm.engine.machine.spec import DeviceOption, MachineSpec
 from timevm.errors import UserError
@@ -24,6 +27,22 @@ _BLOCK = (
     "write-cache", "discard", "write-zeroes",
 )  # fmt: skip
 _RNG = ("rng", "max-bytes", "period", "event_idx", "indirect_desc", "iommu_platform")
+#: of a network card; what offloads and queues there could be in QEMU is not offered here, whatever they say
+_NET = (
+    "netdev", "mac", "bootindex", "event_idx", "indirect_desc", "iommu_platform", "ctrl_vlan", "ctrl_guest_offloads",
+    "any_layout", "csum", "guest_csum", "gso", "guest_tso4", "guest_tso6", "guest_ecn", "guest_ufo", "guest_announce",
+    "host_tso4", "host_tso6", "host_ecn", "host_ufo", "mq", "rss", "hash", "tx", "x-txtimer", "x-txburst",
+    "x-mtu-bypass-backend",
+)  # fmt: skip
+#: features of a network card that ``=off`` takes away
+_NET_FEATURES = {
+    "mrg_rxbuf": virtio_net.MRG_RXBUF,
+    "status": virtio_net.STATUS,
+    "ctrl_vq": virtio_net.CTRL_VQ | virtio_net.CTRL_RX | virtio_net.CTRL_RX_EXTRA | virtio_net.CTRL_MAC_ADDR,
+    "ctrl_rx": virtio_net.CTRL_RX,
+    "ctrl_rx_extra": virtio_net.CTRL_RX_EXTRA,
+    "ctrl_mac_addr": virtio_net.CTRL_MAC_ADDR,
+}
 #: properties of the PCI function; the board looks at them
 _PCI = (
     "addr", "bus", "disable-legacy", "disable-modern", "vectors", "class", "ioeventfd", "multifunction", "romfile",
@@ -34,14 +53,17 @@ _BLOCK_SIZES = (512, 2 << 20)
 
 def options_of(spec: MachineSpec, disks: Disks, bus: str) -> list[DeviceOption]:
     """The options of the devices that ``make_devices`` gives, in the same order."""
+    plain = (f"virtio-rng-{bus}", f"virtio-net-{bus}")
     attached = [disk.plan.device for disk in disks.disks if disk.plan.device.driver == f"virtio-blk-{bus}"]
     identities = {id(option) for option in attached}
-    named = [option for option in spec.devices if id(option) in identities or option.driver == f"virtio-rng-{bus}"]
+    named = [option for option in spec.devices if id(option) in identities or option.driver in plain]
     chosen = {id(option) for option in named}
     return [*named, *(option for option in attached if id(option) not in chosen)]
 
 
-def make_devices(spec: MachineSpec, disks: Disks, memory: GuestMemory, seed: bytes, bus: str) -> Iterator[VirtioDevice]:
+def make_devices(
+    spec: MachineSpec, disks: Disks, cables: Cables, memory: GuestMemory, seed: bytes, bus: str
+) -> Iterator[VirtioDevice]:
     """The devices of one bus (``device`` for virtio-mmio, ``pci``) in the order of the command line.
 
     Disks of ``if=virtio`` come last, as in QEMU.  Raises UserError.
@@ -56,6 +78,8 @@ def make_devices(spec: MachineSpec, disks: Disks, memory: GuestMemory, seed: byt
             _check_known(option, _RNG)
             yield VirtioRng(name, memory, derive(seed, f"virtio-rng {entropy_sources}", 32))
             entropy_sources += 1
+        elif option.driver == f"virtio-net-{bus}":
+            yield _card(option, cables.of_device(option), memory)
     for disk in by_device.values():
         if disk.plan.device.driver == f"virtio-blk-{bus}":
             yield _disk(disk.plan.device, disk, memory)
@@ -63,6 +87,16 @@ def make_devices(spec: MachineSpec, disks: Disks, memory: GuestMemory, seed: byt
 
 def _disk(option: DeviceOption, disk: Disk, memory: GuestMemory) -> VirtioBlk:
     return VirtioBlk(option.identifier or f"virtio-blk {disk.name}", memory, disk.drive, block_options(option, disk))
+
+
+def _card(option: DeviceOption, cable: Cable, memory: GuestMemory) -> VirtioNet:
+    _check_known(option, (*_NET, *_NET_FEATURES))
+    given = dict(option.properties)
+    features = virtio_net.FEATURES
+    for name, bits in _NET_FEATURES.items():
+        if not _switch(option, given, name, True):
+            features &= ~bits
+    return VirtioNet(cable.plan.name, memory, cable, cable.plan.address, features)
 
 
 def block_options(option: DeviceOption, disk: Disk) -> BlockOptions:

@@ -103,7 +103,9 @@ def assemble(order: Order) -> Assembly:
     bus = chipset.bus
     fill_channels(chipset.ide, order.disks)
     cards = zip(
-        options_of(spec, order.disks, "pci"), make_devices(spec, order.disks, memory, order.seed, "pci"), strict=True
+        options_of(spec, order.disks, "pci"),
+        make_devices(spec, order.disks, order.cables, memory, order.seed, "pci"),
+        strict=True,
     )
     fill_slots(bus, cards, lambda slot: chipset.isa.interrupt(slot, 1))
     pci_memory = (max(PCI_MEMORY[0], ram.end), PCI_MEMORY[1])

@@ -104,7 +104,7 @@ def assemble(order: Order) -> Assembly:
     power_key = GpioKey("power-key", pins.line(POWER_KEY_LINE), clock)
     devices: dict[str, Stateful] = {device.name: device for device in (gic, uart, rtc, pins, power_key)}
     slots = fill_slots(
-        make_devices(spec, order.disks, memory, order.seed, "device"),
+        make_devices(spec, order.disks, order.cables, memory, order.seed, "device"),
         lambda number: gic.line(FIRST_SPI + number),
         modern=(MODERN_VIRTIO in spec.machine_properties),
     )
