@@ -31,7 +31,7 @@ endif
 	@touch $@
 
 demo: env
-	@PYTHONASYNCIODEBUG=0 $(BIN)/timevm demo
+	@PYTHONASYNCIODEBUG= $(BIN)/timevm demo
 
 # The real programs that the tests talk to (gdb, qemu-img, telnet ...); root gets them, anybody else is told.
 peers: env
@@ -50,7 +50,7 @@ test: peers
 check: lint test
 
 bench: env
-	PYTHONASYNCIODEBUG=0 $(BIN)/python -m benchmarks
+	PYTHONASYNCIODEBUG= $(BIN)/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) build *.egg-info timevm/engine/cpu/native/*.so

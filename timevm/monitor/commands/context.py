@@ -11,9 +11,11 @@ from typing import Any, Protocol
 import timevm
 from timevm.engine.control.port import RunResult, VmPort
 from timevm.engine.control.port import SnapshotInfo as VmSnapshot
+from timevm.engine.control.run_state import RunState
 from timevm.errors import UserError
 from timevm.monitor.commands.broadcast import Broadcast
 from timevm.monitor.commands.jobs import JobTable
+from timevm.monitor.commands.turns import Turns
 from timevm.qmp_schema.block import BlockDeviceInfo, BlockInfo, BlockStats, SnapshotInfo
 from timevm.qmp_schema.extension import TimevmCheckpoints
 from timevm.qmp_schema.machine import MachineInfo
@@ -82,10 +84,12 @@ class MonitorContext:
     prompt: str = "(timevm) "
     events: Broadcast = field(default_factory=Broadcast)
     jobs: JobTable = field(init=False)
+    turns: Turns = field(init=False)
     _seeks: set[asyncio.Task[RunResult]] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self.jobs = JobTable(self.events)
+        self.turns = Turns(lambda: self.vm.run_state is RunState.RUNNING)
 
     async def known_snapshots(self) -> list[VmSnapshot]:
         """Those that there are; none where there is no place for them."""

@@ -97,6 +97,8 @@ class _Connection:
 
     async def _read(self) -> None:
         while data := await self._reader.read(_READ_SIZE):
+            if len(data) == _READ_SIZE or not self._queue.empty():  # it has sent more than was answered
+                await self._context.turns.wait()
             if self._telnet is None and data[0] == IAC and len(data) > 1:
                 self._telnet = TelnetServer()  # a telnet program that begins by itself
             if self._telnet is None:
@@ -128,7 +130,9 @@ class _Connection:
         if self._console is not None:
             self._console.feed(data)
             return
-        for item in self._lines.feed(data):
+        with self._context.turns.work():
+            items = self._lines.feed(data)
+        for item in items:
             if isinstance(item, Interrupt):
                 if self._busy:
                     await self._context.vm.stop()  # as in the console, it cancels what is under way
@@ -142,13 +146,15 @@ class _Connection:
 
     async def _answer(self) -> None:
         while (line := await self._queue.get()) is not None:
+            if not self._queue.empty():
+                await self._context.turns.wait()
             self._busy = True
             if line.too_long:
                 self._send(f"the line is too long: at most {MAX_LINE} bytes\n")
             else:
                 if line.text.strip():
                     self._state.history.append(line.text.strip())
-                self._send(await run_hmp_line(line.text, self._context, self._state))
+                self._send(await self._context.turns.command(run_hmp_line(line.text, self._context, self._state)))
             self._send(self._context.prompt)
             self._busy = False
             await self._writer.drain()

@@ -54,7 +54,11 @@ class _Connection:
 
     async def _read(self) -> None:
         while data := await self._reader.read(_READ_SIZE):
-            for step in self._session.feed(data):
+            if len(data) == _READ_SIZE or not self._queue.empty():  # it has sent more than was answered
+                await self._context.turns.wait()
+            with self._context.turns.work():
+                steps = self._session.feed(data)
+            for step in steps:
                 if isinstance(step, Execute) and step.out_of_band:
                     await self._execute(step)
                 else:
@@ -63,10 +67,15 @@ class _Connection:
 
     async def _answer(self) -> None:
         while (step := await self._queue.get()) is not None:
-            if isinstance(step, Answer):
-                await self._send(step.data)
-            else:
-                await self._execute(step)
+            if not self._queue.empty():
+                await self._context.turns.wait()
+            await self._context.turns.command(self._take(step))
+
+    async def _take(self, step: Answer | Execute) -> None:
+        if isinstance(step, Answer):
+            await self._send(step.data)
+        else:
+            await self._execute(step)
 
     async def _execute(self, step: Execute) -> None:
         try:
