@@ -71,8 +71,8 @@ TEXTS = (
 )
 
 BEFORE_51 = (
-    "Unicorn's x87 is QEMU's before 5.1, which computes transcendental functions in double precision with the host's "
-    "libm, does not raise all exceptions, and treats encodings that are no numbers as if they were"
+    "Unicorn's x87 is QEMU's before 5.1, which computes transcendental functions in double precision, does not raise "
+    "all exceptions, and treats encodings that are no numbers as if they were"
 )
 FAILING = {
     "test-i386-f2xm1": Failing(1101, BEFORE_51),

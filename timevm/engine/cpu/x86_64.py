@@ -45,6 +45,8 @@ INTERPOSED = {
     "cpu_watchpoint_address_matches_x86_64": "timevm_x86_is_data_watched",
     "cpu_check_watchpoint_x86_64": "timevm_x86_watched_access",
 }
+#: functions of the host's libm that only Unicorn's x87 calls, and whose results depend on the host
+HOST_FUNCTIONS = ("sin", "cos", "sincos", "tan", "atan2", "log", "pow")
 _interposed: list[object] = []
 
 
@@ -56,6 +58,8 @@ def _interpose(library: Any) -> None:
     library.timevm_x86_set_originals(ctypes.addressof(originals))
     for name, function in INTERPOSED.items():
         linkage.slot(name).value = address_of(library, function)
+    for name in HOST_FUNCTIONS:
+        linkage.slot(name).value = address_of(library, f"timevm_x87_{name}")
     _interposed.append(originals)
 
 
