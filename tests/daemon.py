@@ -66,14 +66,20 @@ def wait_for_end(pid: int) -> None:
 
 
 class Daemon:
-    """A running ``timevm-system-aarch64``; ``output`` and ``errors`` are what it has printed so far."""
+    """A running ``timevm-system-*``; ``output`` and ``errors`` are what it has printed so far."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, descriptors: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        descriptors: Sequence[int] = (),
+        entry: str = "main_system_aarch64",
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self._files = [(folder / name).open("wb") for name in ("stdout", "stderr")]
         self._folder = folder
         self.process = subprocess.Popen(
-            command(arguments),
+            command(arguments, entry),
             stdin=subprocess.PIPE,
             stdout=self._files[0],
             stderr=self._files[1],
@@ -125,9 +131,11 @@ class Daemon:
 
 
 @contextlib.asynccontextmanager
-async def running(arguments: Sequence[str], folder: Path, descriptors: Sequence[int] = ()) -> AsyncIterator[Daemon]:
+async def running(
+    arguments: Sequence[str], folder: Path, descriptors: Sequence[int] = (), entry: str = "main_system_aarch64"
+) -> AsyncIterator[Daemon]:
     """``descriptors`` are inherited."""
-    daemon = Daemon(arguments, folder, descriptors)
+    daemon = Daemon(arguments, folder, descriptors, entry)
     try:
         yield daemon
     finally:

@@ -228,8 +228,8 @@ class _Daemon:
         if over.detail:
             vm.announce("SHUTDOWN", {"guest": False, "reason": over.detail})
         if over.reason is OverReason.GUEST:
-            return _Parting("shutdown", 0)
-        return _Parting("quit", 1 if over.reason is OverReason.FAILED else 0)
+            return _Parting("shutdown", over.exit_code)
+        return _Parting("quit", 1 if over.reason is OverReason.FAILED else over.exit_code)
 
     async def _leave(self, vm: Vm, machine: Machine, lines: SerialLines, parting: _Parting) -> int:
         code = parting.exit_code

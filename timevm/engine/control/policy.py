@@ -26,7 +26,11 @@ class OverReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """The end of the run: the reason, and a sentence if something went wrong."""
+    """The end of the run: the reason, and a sentence if something went wrong.
+
+    ``exit_code``: the process's, where the guest has a say in it.
+    """
 
     reason: OverReason
     detail: str = ""
+    exit_code: int = 0

@@ -68,16 +68,16 @@ class Standing:
         if result.end is RunEnd.RECORDING_ENDED and result.detail:
             self._messages(result.detail)
         self._stand(RunState.PAUSED, result)
-        self._end_if_alone(Over(OverReason.REPLAY_ENDED))
+        self._end_if_alone(Over(OverReason.REPLAY_ENDED, exit_code=result.exit_code or 0))
 
     def _take_shutdown(self, result: RunResult) -> None:
         reason = "guest-reset" if result.end is RunEnd.RESET else "guest-shutdown"
         self.events.send("SHUTDOWN", {"guest": True, "reason": reason})
-        if self._policy.no_shutdown:
+        if self._policy.no_shutdown and result.exit_code is None:
             self._stand(RunState.SHUTDOWN, result)
         else:
             self.move(RunState.SHUTDOWN)
-            self._end(Over(OverReason.GUEST))
+            self._end(Over(OverReason.GUEST, exit_code=result.exit_code or 0))
 
     def _take_failure(self, error: TimevmError, icount: int) -> None:
         self._messages(str(error))

@@ -32,6 +32,8 @@ class Stop:
     address: int | None = None
     is_write: bool = False
     detail: str = ""
+    #: of a POWER_OFF: what the process is to end with, if the guest said it
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ class X86Cpu(UnicornCpu):
         self._set_a20 = unicorn_library.function("x86_cpu_set_a20_x86_64", None, c_void_p, ctypes.c_int)
         self._mapped: list[tuple[int, int]] = []
         self._holes_filled = False
-        self._asked: StopKind | None = None
+        self._asked: tuple[StopKind, int | None] | None = None
         self._trace: CodeTrace | None = None
         self._make_native(cpu_state, time_shift)
         _interpose(self._library)
@@ -286,12 +286,12 @@ class X86Cpu(UnicornCpu):
         engine.horizon, engine.budget = icount, 0
         return int(self._library.timevm_x86_run(self._address, self._ip.value))
 
-    def ask_stop(self, kind: StopKind) -> None:
+    def ask_stop(self, kind: StopKind, exit_code: int | None = None) -> None:
         """CPU thread, also in a device access: ``run`` returns with this kind of stop before the next instruction.
 
-        For what devices of the board do: POWER_OFF, RESET.
+        For what devices of the board do: POWER_OFF (``exit_code``: see ``Stop``), RESET.
         """
-        self._asked = kind
+        self._asked = kind, exit_code
         self.native.engine.stop = STOP_FIRMWARE_CALL
         self._look_soon()
 
@@ -300,8 +300,8 @@ class X86Cpu(UnicornCpu):
         if error != const.UC_ERR_OK:
             raise GuestError(f"the CPU cannot go on at {pc:#x} after {icount} instructions: {unicorn.UcError(error)}")
         if self._asked is not None:
-            asked, self._asked = self._asked, None
-            return Stop(asked, icount, pc)
+            (kind, exit_code), self._asked = self._asked, None
+            return Stop(kind, icount, pc, exit_code=exit_code)
         stop = self._common_stop(reason)
         if stop is not None:
             return stop

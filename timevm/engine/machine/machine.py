@@ -231,7 +231,7 @@ class Machine:
     def _result(self, stop: Stop) -> RunResult:
         match stop.kind:
             case StopKind.POWER_OFF:
-                return RunResult(RunEnd.POWERED_OFF, stop.icount)
+                return RunResult(RunEnd.POWERED_OFF, stop.icount, exit_code=stop.exit_code)
             case StopKind.RESET:
                 self._request = RequestKind.RESET
                 return RunResult(RunEnd.RESET, stop.icount)

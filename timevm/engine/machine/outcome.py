@@ -38,6 +38,8 @@ class RunResult:
     icount: int
     detail: str = ""
     stop: DebugStop | None = None
+    #: POWERED_OFF by a device that ends the process: with this
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,8 +95,8 @@ def assemble(order: Order) -> Assembly:
     memory = SystemMemory(cpu, ram)
     clock = VirtualClock(order.shift, lambda: cpu.icount, cpu.ask_attention)
 
-    def power_off() -> None:
-        cpu.ask_stop(StopKind.POWER_OFF)
+    def power_off(exit_code: int | None = None) -> None:
+        cpu.ask_stop(StopKind.POWER_OFF, exit_code)
 
     wiring = Wiring(_CpuLine(cpu, "intr"), _GateA20(cpu), lambda: cpu.ask_stop(StopKind.RESET), power_off)
     chipset: Chipset = Chipset(wiring, clock, memory, order.rtc_base, spec.ram_bytes)

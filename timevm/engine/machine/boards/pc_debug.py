@@ -14,8 +14,10 @@ DRIVERS = ("isa-debugcon", "isa-debug-exit")
 CONSOLE_PORT, EXIT_PORT, EXIT_PORTS = 0xE9, 0x501, 2
 
 
-def debug_devices(spec: MachineSpec, transmit: Callable[[bytes], None], leave: Callable[[], None]) -> Iterator[Ports]:
-    """``transmit`` gets what is written to the consoles, ``leave`` is called by the exit port.  Raises UserError."""
+def debug_devices(
+    spec: MachineSpec, transmit: Callable[[bytes], None], leave: Callable[[int], None]
+) -> Iterator[Ports]:
+    """``transmit`` gets what is written to the consoles, ``leave`` the process's exit code.  Raises UserError."""
     for option in spec.devices:
         given = dict(option.properties)
         if option.driver == "isa-debugcon":
@@ -26,7 +28,12 @@ def debug_devices(spec: MachineSpec, transmit: Callable[[bytes], None], leave: C
             count = _port(option, given, "iosize", EXIT_PORTS)
             if not 1 <= count <= 8:
                 raise UserError(f"-device {option.driver}: iosize is 1 to 8, not {count}")
-            yield Ports("debug-exit", base, count, DebugExit("debug-exit", count, lambda code: leave()))
+            yield Ports("debug-exit", base, count, DebugExit("debug-exit", count, lambda n: leave(exit_code(n))))
+
+
+def exit_code(written: int) -> int:
+    """Never 0, which means that all is well (QEMU's rule); the host has eight bits for it."""
+    return (written << 1 | 1) & 0xFF
 
 
 def _port(option: DeviceOption, given: dict[str, str], name: str, default: int) -> int:
