@@ -126,6 +126,10 @@ class ToyVm:
         self.may_arrive.set()
         self._queues: set[asyncio.Queue[VmEvent]] = set()
 
+    @property
+    def mode(self) -> ReplayMode:
+        return self.machine.info.mode
+
     def send(self, name: str, data: dict[str, Any] | None = None) -> None:
         for queue in self._queues:
             queue.put_nowait(VmEvent(name, data or {}, time.time()))
@@ -179,6 +183,10 @@ class ToyVm:
         self.stops = mine
         self.machine.go_to(here)
         return found
+
+    async def look_back(self) -> RunResult:
+        self.machine.info = replace(self.machine.info, mode=ReplayMode.PLAY, end=self.machine.icount)
+        return RunResult(RunEnd.LIMIT, self.machine.icount)
 
     async def system_reset(self) -> None:
         self.calls.append("system_reset")

@@ -106,6 +106,15 @@ class Drive:
         """The machine is there; see the class."""
         self._expect, self._announce = expect, announce
 
+    def use(self, layer: Layer) -> None:
+        """Requests go there from now on; those before have been carried out (``drain``)."""
+        self._layer = layer
+
+    @property
+    def is_calm(self) -> bool:
+        """The host is done with everything that was asked for: ``state`` does not wait."""
+        return all(request.result.done() for request in self._in_flight.values())
+
     @property
     def size(self) -> int:
         return self._layer.size

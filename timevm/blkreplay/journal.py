@@ -108,8 +108,12 @@ class Journal:
     def flush(self) -> None:
         """Nothing here outlives the session."""
 
-    def close(self) -> None:
+    def forget(self) -> None:
+        """It is not used any more; its bases are."""
         self._spool.close()
+
+    def close(self) -> None:
+        self.forget()
         for _, base in self._bases:
             base.close()
 

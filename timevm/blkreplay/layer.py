@@ -73,6 +73,12 @@ class ImageLayer:
     def flush(self) -> None:
         self._node.flush()
 
+    def forget(self) -> None:
+        """Nothing is read from here any more, and the image stays open: what only this session holds is let go."""
+        for node in (self._node, self._lost):
+            if isinstance(node, TemporaryOverlay):
+                node.forget()
+
     def close(self) -> None:
         self._node.close()
 

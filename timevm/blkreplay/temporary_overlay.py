@@ -88,8 +88,13 @@ class TemporaryOverlay:
     def flush(self) -> None:
         """Nothing here outlives the session."""
 
-    def close(self) -> None:
+    def forget(self) -> None:
+        """It is not used any more; its base is."""
         self._spool.close()
+        self._places.clear()
+
+    def close(self) -> None:
+        self.forget()
         self._base.close()
 
     def _locate(self, granule: int) -> int:

@@ -93,7 +93,7 @@ class _Daemon:
         loop.add_signal_handler(signal.SIGCONT, devices.continued)
         await devices.open()
         try:
-            lines = SerialLines(devices.serial, self._mode)
+            lines = SerialLines(devices.serial)
             machine = build_machine(self._config.machine, lines.transmit)
             gc.freeze()
             gc.enable()
@@ -137,7 +137,7 @@ class _Daemon:
     # -- with a machine
 
     async def _live(self, machine: Machine, devices: CharacterDevices, lines: SerialLines) -> int:
-        history = history_of(machine, self._config.machine, self._mode)
+        history = history_of(machine, self._config.machine, self._mode, looks_back=self._config.has_control)
         vm = self._make_vm(machine, history, lines)
         vm.over.add_done_callback(lambda over: self._end(over.result()))
         vm.start()
@@ -166,6 +166,7 @@ class _Daemon:
             VmDescription(spec.architecture, spec.machine, spec.cpu, spec.ram_bytes, config.name, self._mode),
             VmPolicy(no_reboot=spec.no_reboot, no_shutdown=config.no_shutdown, stays=config.has_control),
             time_travel=history.time_travel,
+            look_back=history.look_back,
             snapshots=history.snapshots,
             messages=self._say,
             congested=lines.congested,

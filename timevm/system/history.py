@@ -1,4 +1,4 @@
-"""The ways back of a machine: checkpoints and timeline while replaying, named snapshots on its disks."""
+"""The ways back of a machine: checkpoints and timeline while recording and replaying, named snapshots on its disks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from timevm.engine.control.port import ReplayMode, RunResult
-from timevm.engine.control.time_travel import SnapshotStore, TimeTravel
+from timevm.engine.control.time_travel import LookBack, SnapshotStore, TimeTravel
+from timevm.engine.machine import disk_past
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.spec import MachineSpec
 from timevm.engine.snapshot.checkpoints import Checkpoints
 from timevm.engine.snapshot.named import NamedSnapshots
 from timevm.engine.snapshot.periodic import PeriodicSnapshots
+from timevm.engine.timeline import look_back
 from timevm.engine.timeline.timeline import Timeline
 from timevm.engine.timeline.track import MachineTrack
 
@@ -22,29 +24,51 @@ class History:
 
     run: Callable[[int], RunResult]
     time_travel: TimeTravel | None = None
+    look_back: LookBack | None = None
     snapshots: SnapshotStore | None = None
     checkpoints: Checkpoints | None = None
 
 
-def history_of(machine: Machine, spec: MachineSpec, mode: ReplayMode) -> History:
+def history_of(machine: Machine, spec: MachineSpec, mode: ReplayMode, *, looks_back: bool = False) -> History:
     """Where the machine stands is the start of its history; ``rrsnapshot`` is made or gone to.
 
-    Raises UserError, HostError, RecordingError.
+    ``looks_back``: recording, somebody may want to.  Raises UserError, HostError, RecordingError.
     """
-    if mode is not ReplayMode.PLAY:
-        snapshots = NamedSnapshots(machine)
-        run = machine.run
-        if mode is ReplayMode.RECORD:
-            if spec.rrsnapshot is not None:
-                snapshots.save(spec.rrsnapshot)
-            if spec.rrinterval is not None:
-                snapshots.check()
-                run = PeriodicSnapshots(machine, spec.rrinterval, snapshots.save).run
-        return History(run, snapshots=snapshots)
+    if mode is ReplayMode.NONE:
+        return History(machine.run, snapshots=NamedSnapshots(machine))
+    if mode is ReplayMode.RECORD:
+        return _of_recording(machine, spec, looks_back)
     checkpoints = Checkpoints(machine, spec.rrmem)
     snapshots = NamedSnapshots(machine, checkpoints)
     track = MachineTrack(machine, checkpoints, restarts=not spec.no_reboot, archive=snapshots)
     timeline = Timeline(track)
     if spec.rrsnapshot is not None:
         snapshots.load(spec.rrsnapshot)
-    return History(timeline.run, timeline, snapshots, checkpoints)
+    return History(timeline.run, timeline, snapshots=snapshots, checkpoints=checkpoints)
+
+
+def _of_recording(machine: Machine, spec: MachineSpec, looks_back: bool) -> History:
+    if not looks_back:
+        snapshots = NamedSnapshots(machine)
+        return History(_with_snapshots(machine, spec, snapshots, machine.run), snapshots=snapshots)
+    checkpoints = Checkpoints(machine, spec.rrmem)
+    snapshots = NamedSnapshots(machine, checkpoints)
+    track = MachineTrack(machine, checkpoints, restarts=not spec.no_reboot)
+    timeline = Timeline(track)
+    disk_past.keep_past(machine.disks)
+    run = _with_snapshots(machine, spec, snapshots, timeline.run)
+    turn = look_back.LookBack(machine, checkpoints, track, snapshots)
+    return History(run, timeline, turn, snapshots, checkpoints)
+
+
+def _with_snapshots(
+    machine: Machine, spec: MachineSpec, snapshots: NamedSnapshots, run: Callable[[int], RunResult]
+) -> Callable[[int], RunResult]:
+    """``rrsnapshot`` now; a ``run`` that makes ``rrinterval``'s as long as the machine is recorded."""
+    if spec.rrsnapshot is not None:
+        snapshots.save(spec.rrsnapshot)
+    if spec.rrinterval is None:
+        return run
+    snapshots.check()
+    periodic = PeriodicSnapshots(machine, spec.rrinterval, snapshots.save, run=run)
+    return lambda limit: (periodic.run if machine.mode is ReplayMode.RECORD else run)(limit)

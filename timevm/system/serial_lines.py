@@ -24,7 +24,7 @@ _BACKLOG, _LOOK_AGAIN = 4096, 0.01
 
 
 class PastOutput:
-    """Whether a byte of a replay is shown: each one once, however often the way back leads past its moment.
+    """Whether a byte is a new one, or was shown before: a way back of a replay may lead past its moment often.
 
     A byte is known by the icount of the instruction that sends it; ``restorations`` tells two passes over the same
     instruction from two bytes of one.
@@ -47,11 +47,11 @@ class SerialLines:
     ``backends``: of each port, None: not connected.  Made on the event loop before the machine; ``attend`` names it.
     """
 
-    def __init__(self, backends: Sequence[Backend | None], mode: ReplayMode) -> None:
+    def __init__(self, backends: Sequence[Backend | None]) -> None:
         self._backends = backends
         self._machine: Machine | None = None
         self._outlets = [None if backend is None else Outlet(self._kick) for backend in backends]
-        self._past = [PastOutput() for _ in backends] if mode is ReplayMode.PLAY else None
+        self._past = [PastOutput() for _ in backends]
         self._sending = [asyncio.Lock() for _ in backends]
         self._refused = False
 
@@ -64,8 +64,11 @@ class SerialLines:
         if outlet is None:
             return
         machine = self._machine
-        if self._past is None or machine is None or self._past[port].is_new(machine.icount, machine.restorations):
-            outlet.put(data)
+        if machine is not None:
+            is_new = self._past[port].is_new(machine.icount, machine.restorations)
+            if machine.mode is ReplayMode.PLAY and not is_new:
+                return
+        outlet.put(data)
 
     def _kick(self) -> None:
         if self._machine is not None:
@@ -103,9 +106,9 @@ class SerialLines:
 
     async def _carry_in(self, port: int, backend: Backend, inject: Callable[[SerialInput], None]) -> None:
         assert self._machine is not None, "attend comes first"
-        gate = self._machine.gate
+        machine = self._machine
         while data := await backend.receive():
-            while gate.backlog(port) > _BACKLOG:  # noqa: ASYNC110 (the guest takes bytes without telling anybody)
+            while machine.gate.backlog(port) > _BACKLOG:  # noqa: ASYNC110 (the guest takes bytes without telling anybody)
                 await asyncio.sleep(_LOOK_AGAIN)
             try:
                 inject(SerialInput(port, data))

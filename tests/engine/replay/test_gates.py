@@ -95,7 +95,7 @@ class Witness(ToySink):
 
     def apply(self, event: Event) -> None:
         assert self.gate is not None
-        self.gate.state()  # flushes
+        self.gate.flush()
         assert entries_of(self.path)[-1] == Entry(self.icount, event)
         super().apply(event)
 
@@ -108,7 +108,7 @@ def test_everything_is_logged_before_it_takes_effect(tmp_path: Path) -> None:
         gate.inject(event)
         settle(gate, sink, icount)
     assert gate.idle(3, 0, 77) == 77
-    gate.state()
+    gate.flush()
     assert entries_of(sink.path)[-1] == Entry(3, Idle(77))
     gate.machine_ended(4, "shutdown", sink)
     gate.machine_ended(4, "shutdown", sink)

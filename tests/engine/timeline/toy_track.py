@@ -90,6 +90,8 @@ class ToyTrack:
         #: (from, to) of every run
         self.runs: list[tuple[int, int]] = []
         self.executed = 0
+        #: the disk is not at work
+        self.is_calm = True
 
     @property
     def place(self) -> Position:

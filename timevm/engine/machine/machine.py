@@ -266,7 +266,7 @@ class Machine:
     def replay(self, gate: Gate) -> None:
         """The recording is finished; from now on ``gate`` replays it, from where the machine stands."""
         self.gate = gate
-        self._parts.send_frame = _to_nobody
+        self._parts.send_frame = lambda card, frame: None
         self._parts.mode = ReplayMode.PLAY
 
     def close(self) -> None:

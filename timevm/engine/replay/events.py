@@ -71,7 +71,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The recording ended here in an orderly way; ``reason`` is ``shutdown``, ``quit`` or ``reset``."""
+    """The recording ended here in an orderly way; ``reason`` is ``shutdown``, ``quit``, ``reset`` or ``look-back``."""
 
     reason: str
 

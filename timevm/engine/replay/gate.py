@@ -87,6 +87,9 @@ class Gate(Protocol):
     def state(self) -> dict[str, Any]:
         """Where in the recording this is, as a plain record."""
 
+    def flush(self) -> None:
+        """Everything that was delivered so far is in the recording's file when this returns.  Raises HostError."""
+
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there.  Raises UserError, RecordingError if that is not possible; then nothing has changed."""
 

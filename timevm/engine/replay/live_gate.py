@@ -75,5 +75,8 @@ class LiveGate:
         """Nothing: what waits to be delivered belongs to the present, not to the machine's past."""
         return {}
 
+    def flush(self) -> None:
+        pass
+
     def restore(self, state: dict[str, Any]) -> None:
         pass

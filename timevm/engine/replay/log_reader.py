@@ -27,6 +27,7 @@ END_REASONS = {
     "shutdown": "the guest switched itself off",
     "quit": "the user quit",
     "reset": "the machine was reset",
+    "look-back": "there it was looked back at",
 }
 
 

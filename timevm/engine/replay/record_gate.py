@@ -112,9 +112,11 @@ class RecordGate:
         return None
 
     def state(self) -> dict[str, Any]:
-        """The position in the log, as ``ReplayGate.restore`` takes it; everything before it is on disk then."""
-        self._writer.flush()
+        """The position in the log, as ``ReplayGate.restore`` takes it."""
         return {"event": self._writer.events, "verified": self._last_digest}
+
+    def flush(self) -> None:
+        self._writer.flush()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Raises UserError unless ``state`` is of now: a recording only goes forward."""

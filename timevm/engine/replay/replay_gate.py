@@ -138,6 +138,9 @@ class ReplayGate:
     def state(self) -> dict[str, Any]:
         return {"event": self._number, "verified": self._verified}
 
+    def flush(self) -> None:
+        pass
+
     def restore(self, state: dict[str, Any]) -> None:
         """Raises RecordingError if the position is behind the sound part of the recording, or is none."""
         number, verified = state.get("event"), state.get("verified")

@@ -56,7 +56,6 @@ class NamedSnapshots:
     def __init__(self, machine: Machine, memory: Memory | None = None) -> None:
         self._machine = machine
         self._memory = memory
-        self._mode = machine.replay_info().mode
         identity = machine.identity
         self._origin = Origin(
             machine.name,
@@ -64,7 +63,7 @@ class NamedSnapshots:
             machine.ram.base,
             machine.ram.size,
             identity.shift,
-            None if self._mode is ReplayMode.NONE else xxhash.xxh3_128_hexdigest(identity.to_json()),
+            None if machine.mode is ReplayMode.NONE else xxhash.xxh3_128_hexdigest(identity.to_json()),
         )
         #: what is known of snapshots that were read or written here
         self._heads: dict[Key, tuple[Origin, Position]] = {}
@@ -72,6 +71,10 @@ class NamedSnapshots:
         #: the snapshot that RAM is as in, but for the chunks that were written since
         self._base: tuple[Key, str] | None = None
         self._known = Known(np.empty(0, dtype=np.uint64), 0, np.empty(0, dtype=np.bool_))
+
+    @property
+    def _replays(self) -> bool:
+        return self._machine.mode is ReplayMode.PLAY
 
     # ---- which images
 
@@ -112,6 +115,7 @@ class NamedSnapshots:
         machine, image = self._machine, self._vm_image()
         others = self._others()
         machine.disks.drain()
+        machine.gate.flush()
         now = time.time()
         tag = tag or time.strftime("vm-%Y%m%d%H%M%S", time.localtime(now))
         state = machine.state()
@@ -198,7 +202,7 @@ class NamedSnapshots:
         image, record = self._find(tag)
         others = [(other, self._find_in(other, record.tag, tag)) for other in self._others()]
         known = self._heads.get(_key(image, record))
-        if self._mode is ReplayMode.PLAY and self._memory is not None and known is not None:
+        if self._replays and self._memory is not None and known is not None:
             self._check(tag, known[0])
             if self._memory.go_to(known[1]):
                 return
@@ -280,7 +284,7 @@ class NamedSnapshots:
         differences = origin.differences(self._origin)
         if differences:
             raise UserError(f"Snapshot '{tag}' is of another machine:" + "".join(f"\n  {line}" for line in differences))
-        if self._mode is ReplayMode.PLAY and origin.recording != self._origin.recording:
+        if self._replays and origin.recording != self._origin.recording:
             what = "a machine that was not recorded" if origin.recording is None else "another recording"
             raise UserError(f"Snapshot '{tag}' is of {what}: this replay cannot go there")
 
@@ -293,7 +297,7 @@ class NamedSnapshots:
         gate.restore(head.state["gate"])
         horizon, end = gate.horizon(icount), gate.end_icount
         gate.restore(before)
-        if self._mode is ReplayMode.PLAY and (horizon < icount or (end is not None and icount > end)):
+        if self._replays and (horizon < icount or (end is not None and icount > end)):
             raise UserError(f"Snapshot '{tag}' is of a moment that this recording does not have")
 
     def _write(self, chunks: Chunks) -> None:

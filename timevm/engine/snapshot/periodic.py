@@ -31,7 +31,10 @@ class PeriodicSnapshots:
         interval: SnapshotInterval,
         save: Callable[[str], object],
         clock: Callable[[], float] = time.monotonic,
+        run: Callable[[int], RunResult] | None = None,
     ) -> None:
+        """``run``: the machine's, or one around it."""
+        self._run = run or machine.run
         self._machine = machine
         self._interval = interval
         self._save = save
@@ -45,7 +48,7 @@ class PeriodicSnapshots:
             if self._due():
                 self._last_icount, self._last_seconds = self._machine.icount, self._clock()
                 self._save(f"auto-{self._machine.icount}")
-            result = self._machine.run(min(limit, self._next()))
+            result = self._run(min(limit, self._next()))
             if result.end is not RunEnd.LIMIT or result.icount >= limit:
                 return result
 

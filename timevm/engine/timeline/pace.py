@@ -12,6 +12,8 @@ from collections.abc import Callable
 SLICE = 0.015
 #: a checkpoint may take this part of the time between two
 SHARE = 1 / 15
+#: slices for which a checkpoint is put off while a disk is at work
+PATIENCE = 16
 #: instructions of a slice at least and at most, whatever the clock says
 LEAST, MOST = 100_000, 1_000_000_000
 
@@ -44,6 +46,10 @@ class Pace:
         if self._since is None:
             self._since = self._clock() - SLICE
         return self._clock() - self._since >= max(SLICE * 0.9, self._cost / SHARE)
+
+    def overdue(self) -> bool:
+        """It has been time for a checkpoint for so long that waiting for the host's disk is the smaller evil."""
+        return self._since is not None and self._clock() - self._since >= PATIENCE * max(SLICE, self._cost / SHARE)
 
     def took(self, seconds: float) -> None:
         """A checkpoint was taken, in so many seconds."""

@@ -74,6 +74,10 @@ class Seekable(Protocol):
     def quiet_since(self, icount: int, stops: Stops) -> int:
         """Of these stops none was between the answer and ``icount``, as far as is known without running there."""
 
+    @property
+    def is_calm(self) -> bool:
+        """To remember this place would not have to wait for anybody (a disk at work)."""
+
     def remember(self) -> None:
         """Remember this place."""
 

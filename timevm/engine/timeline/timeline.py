@@ -90,7 +90,9 @@ class Timeline:
 
     def _remember_if_due(self) -> None:
         place = self._track.place
-        if self._pace.due() and place.icount - self._track.nearest(place).icount >= self._pace.slice // 2:
+        if not self._pace.due() or not (self._track.is_calm or self._pace.overdue()):
+            return
+        if place.icount - self._track.nearest(place).icount >= self._pace.slice // 2:
             self._remember()
 
     def _remember(self) -> None:

@@ -34,13 +34,17 @@ class MachineTrack:
     ) -> None:
         """Where the machine stands is the start of history from now on.  Raises HostError."""
         self._machine = machine
-        self._archive = archive
+        self.archive = archive
         self._checkpoints = checkpoints
         self._restarts = restarts
-        cpu = machine.cpu
-        self._quiet = QuietTimes(cpu.trace_code(), machine.icount) if isinstance(cpu, Traceable) else None
-        self._restorations = machine.restorations
+        self._trace = machine.cpu.trace_code() if isinstance(machine.cpu, Traceable) else None
+        self.forget_ways()
         checkpoints.take(self.place)
+
+    def forget_ways(self) -> None:
+        """What ran on the way to here is not known."""
+        self._quiet = None if self._trace is None else QuietTimes(self._trace, self._machine.icount)
+        self._restorations = self._machine.restorations
 
     @property
     def place(self) -> Position:
@@ -97,6 +101,10 @@ class MachineTrack:
 
     # ---- remembering
 
+    @property
+    def is_calm(self) -> bool:
+        return all(drive.is_calm for drive in self._machine.disks.drives)
+
     def remember(self) -> None:
         self._note_way()
         self._checkpoints.take(self.place)
@@ -128,8 +136,8 @@ class MachineTrack:
     def nearest(self, position: Position) -> Position:
         """A named snapshot counts where checkpoints are far away."""
         nearest = self._checkpoints.nearest(position).position
-        if self._archive is not None and position.icount - nearest.icount > WORTH:
-            archived = [place for place, _ in self._archive.places() if place <= position]
+        if self.archive is not None and position.icount - nearest.icount > WORTH:
+            archived = [place for place, _ in self.archive.places() if place <= position]
             if archived and max(archived).icount - nearest.icount > WORTH:
                 return max(archived)
         return nearest
@@ -139,10 +147,10 @@ class MachineTrack:
         if self._checkpoints.go_to(position):
             self._note_jump()
             return
-        if self._archive is not None:
-            for place, tag in self._archive.places():
+        if self.archive is not None:
+            for place, tag in self.archive.places():
                 if place == position:
-                    self._archive.load(tag)
+                    self.archive.load(tag)
                     self._note_jump()
                     return
         raise InternalError(f"nothing is remembered of {position}")
