@@ -38,8 +38,8 @@ class Vocabulary:
         return next((board for pattern, board, _ in self.machines if re.fullmatch(pattern, name)), None)
 
 
-_NETWORK = r"virtio-net.*|rtl8139|e1000.*|ne2k.*|vmxnet3|usb-net"
-_NO_NETWORK = "networks are not part of this version"
+_NETWORK = r"virtio-net.*|rtl8139|e1000.*|ne2k.*|vmxnet3|usb-net|i825.*|pcnet|tulip"
+_OTHER_CARD = "this machine has another network card: use {card}"
 
 _COMMON_PROPERTIES: dict[str, tuple[str, ...]] = {
     "accel": ("tcg",),
@@ -74,10 +74,10 @@ def _pc(architecture: str, processors: tuple[str, ...]) -> Vocabulary:
             "i8042": ("on",),
             "kernel-irqchip": ("off",),
         },
-        devices=("loader", "ide-hd", "ide-cd", "virtio-blk-pci", "virtio-rng-pci", "isa-debug-exit"),
+        devices=("loader", "ide-hd", "ide-cd", "virtio-blk-pci", "virtio-net-pci", "virtio-rng-pci", "isa-debug-exit"),
         interfaces=("ide", "none", "virtio"),
         absent=(
-            (_NETWORK, _NO_NETWORK),
+            (_NETWORK, _OTHER_CARD.format(card="virtio-net-pci")),
             (r"virtio-(blk|rng)-device", "a PC has no virtio-mmio bus: use virtio-blk-pci or ide-hd"),
             (
                 r"ahci|nvme.*|scsi.*|usb.*|.*-usb|pci.*|virtio-.*|VGA|.*-vga.*|isa-.*|sb16|AC97|intel-hda",
@@ -113,10 +113,10 @@ VOCABULARIES: dict[str, Vocabulary] = {
             "iommu": ("none",),
             "ras": ("off",),
         },
-        devices=("loader", "virtio-blk-device", "virtio-rng-device"),
+        devices=("loader", "virtio-blk-device", "virtio-net-device", "virtio-rng-device"),
         interfaces=("virtio", "none"),
         absent=(
-            (_NETWORK, _NO_NETWORK),
+            (_NETWORK, _OTHER_CARD.format(card="virtio-net-device")),
             (
                 r".*-pci|ide-.*|pci.*|nvme.*|usb.*|.*-usb|ahci|scsi.*",
                 "it needs a PCI or USB bus, which this machine has not: use virtio-blk-device or virtio-rng-device",

@@ -28,7 +28,7 @@ def check_block_graph(
         if drive.driver == "blkreplay" and drive.image not in nodes:
             shown = f"-drive driver=blkreplay,image={drive.image}"
             raise UserError(f"{shown}: Cannot find device='{drive.image}' nor node-name='{drive.image}'")
-    sources = [source.identifier for source in objects]
+    sources = [source.identifier for source in objects if source.kind.startswith("rng-")]
     for device in devices:
         properties = dict(device.properties)
         if "drive" in properties and properties["drive"] not in nodes:
@@ -38,6 +38,29 @@ def check_block_graph(
             )
         if "rng" in properties and properties["rng"] not in sources:
             raise UserError(f"-device {device.driver},rng={properties['rng']}: Device '{properties['rng']}' not found")
+
+
+def check_networks(netdevs: Sequence[str], devices: Sequence[DeviceOption], objects: Sequence[ObjectOption]) -> None:
+    """Every ``netdev=`` names one, each has one card, and no name is there twice."""
+    for name in netdevs:
+        if netdevs.count(name) > 1:
+            raise UserError(f"-netdev id={name}: Duplicate ID '{name}' for netdev")
+    taken: set[str] = set()
+    for device in devices:
+        wanted = dict(device.properties).get("netdev")
+        if wanted is None:
+            continue
+        shown = f"-device {device.driver},netdev={wanted}: Property '{device.driver}.netdev'"
+        if wanted not in netdevs:
+            raise UserError(f"{shown} can't find value '{wanted}'")
+        if wanted in taken:
+            raise UserError(f"{shown} can't take value '{wanted}', it's in use")
+        taken.add(wanted)
+    for each in objects:
+        if each.kind == "filter-replay" and dict(each.properties)["netdev"] not in netdevs:
+            raise UserError(
+                f"-object filter-replay,id={each.identifier}: Parameter 'netdev' expects a network backend id"
+            )
 
 
 def check_chardevs(

@@ -31,6 +31,12 @@ from timevm.errors import UserError
 SHIFT_MOST = 10
 #: drivers that need a drive
 DISK_DEVICES = ("virtio-blk-device", "virtio-blk-pci", "ide-hd")
+#: kinds of ``-object`` and their properties
+OBJECTS: dict[str, tuple[str, ...]] = {
+    "rng-builtin": (),
+    "rng-random": ("filename",),
+    "filter-replay": ("netdev", "queue", "status", "position", "insert"),
+}
 #: a PC's short forms of ``-drive``
 SHORT_DRIVES = {
     **{f"hd{letter}": f"if=ide,index={number}" for number, letter in enumerate("abcd")},
@@ -275,18 +281,16 @@ def parse_device(text: str, vocabulary: Vocabulary) -> DeviceOption | Loader | L
 def parse_object(text: str) -> ObjectOption:
     value = OptionValue("-object", text, known=None, implied="qom-type")
     kind = value.text_of("qom-type") or ""
-    if kind == "filter-replay":
-        value.fail("'filter-replay' is known, but networks are not part of this version")
-    known = ("rng-builtin", "rng-random")
-    if kind not in known:
-        value.fail(f"Parameter 'qom-type' does not accept value '{kind}'{hint(kind, known)}")
+    if kind not in OBJECTS:
+        value.fail(f"Parameter 'qom-type' does not accept value '{kind}'{hint(kind, OBJECTS)}")
     identifier = value.identifier()
     if identifier is None:
         value.fail("Parameter 'id' is missing")
-    allowed = ("filename",) if kind == "rng-random" else ()
     for key, _ in value.rest("qom-type", "id"):
-        if key not in allowed:
+        if key not in OBJECTS[kind]:
             value.fail(f"Property '{kind}.{key}' not found")
+    if kind == "filter-replay" and not value.text_of("netdev"):
+        value.fail("Parameter 'netdev' is missing")
     return ObjectOption(kind, identifier, value.rest("qom-type", "id"))
 
 

@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 from timevm.engine.machine.spec import MachineSpec
+from timevm.network.settings import UserSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,21 @@ class Monitor:
 
 
 @dataclass(frozen=True, slots=True)
+class UserNetdev:
+    """``-netdev user``: a network that the host's own sockets make, for the card that names it."""
+
+    identifier: str
+    settings: UserSettings
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One run of ``timevm-system-*``."""
 
     program: str
     machine: MachineSpec
     chardevs: tuple[Chardev, ...] = ()
+    netdevs: tuple[UserNetdev, ...] = ()
     #: the chardev of each serial port, None: not connected
     serial: tuple[str | None, ...] = ()
     monitors: tuple[Monitor, ...] = ()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from timevm.config import chardevs, checks, help, machine_options
+from timevm.config import chardevs, checks, help, machine_options, networks
 from timevm.config.architectures import Vocabulary
 from timevm.config.keyvalue import OptionValue, hint, parse_number
-from timevm.config.model import Chardev, Config, Monitor, MonitorMode, Stdio
+from timevm.config.model import Chardev, Config, Monitor, MonitorMode, Stdio, UserNetdev
 from timevm.config.table import EMPTY_LOG_ITEMS, LOG_ITEMS
 from timevm.engine.machine.spec import Blockdev, DeviceOption, Drive, Loader, LoaderData, MachineSpec, ObjectOption
 from timevm.errors import UserError
@@ -40,6 +40,7 @@ class CommandLine:
         self.devices: list[DeviceOption] = []
         self.objects: list[ObjectOption] = []
         self.chardevs: list[Chardev] = []
+        self.netdevs: list[UserNetdev] = []
         self.serial: list[str | None] = []
         self.monitors: list[tuple[str, Monitor]] = []
         self.compat_monitors = 0
@@ -134,13 +135,17 @@ class CommandLine:
     def _object(self, text: str) -> None:
         self.objects.append(machine_options.parse_object(text))
 
+    def _netdev(self, text: str) -> None:
+        if text in ("help", "?"):
+            self.information = "Available netdev backend types:\nuser"
+            return
+        self.netdevs.append(networks.parse_netdev(text))
+
     def _net(self, text: str) -> None:
-        if text != "none":
-            raise UserError(f"-net {text}: networks are not part of this version: use -net none or leave it out")
+        networks.check_none("-net", text)
 
     def _nic(self, text: str) -> None:
-        if text != "none":
-            raise UserError(f"-nic {text}: networks are not part of this version: use -nic none or leave it out")
+        networks.check_none("-nic", text)
 
     def _display(self, text: str) -> None:
         if text != "none":
@@ -273,6 +278,7 @@ class CommandLine:
         "blockdev": _blockdev,
         "object": _object,
         "global": _global,
+        "netdev": _netdev,
         "net": _net,
         "nic": _nic,
         "display": _display,
@@ -306,12 +312,14 @@ class CommandLine:
             if needing in self.texts and "kernel" not in self.texts:
                 raise UserError(f"-{needing} only allowed with -kernel option")
         checks.check_block_graph(self.drives, self.blockdevs, self.devices, self.objects)
+        checks.check_networks([netdev.identifier for netdev in self.netdevs], self.devices, self.objects)
         self._default_front_ends()
         checks.check_chardevs(self.chardevs, self.serial, self.monitors, self.gdb, self.vocabulary.most_serial_ports)
         return Config(
             program=self.program,
             machine=self._spec(machine),
             chardevs=tuple(self.chardevs),
+            netdevs=tuple(self.netdevs),
             serial=tuple(self.serial),
             monitors=tuple(monitor for _, monitor in self.monitors),
             gdb=self.gdb,

@@ -82,11 +82,24 @@ OPTIONS: tuple[Option, ...] = (
         "device",
         "DRIVER[,prop=value…]",
         DISKS,
-        "loader,file=F[,addr=N]; a disk or a random number generator; -device help lists them",
+        "loader,file=F[,addr=N]; a disk, a network card, a random number generator; -device help lists them",
     ),
-    Option("object", "rng-builtin|rng-random,id=ID", DISKS, "a source of random numbers for virtio-rng-device"),
+    Option(
+        "object",
+        "rng-builtin|rng-random,id=ID",
+        DISKS,
+        "a source of random numbers for virtio-rng-device; filter-replay,id=ID,netdev=N is accepted: networks are "
+        "always recorded",
+    ),
     Option("global", "virtio-mmio.force-legacy=on|off", DISKS, "the interface of virtio-mmio devices"),
-    Option("net", "none", DISKS, "no network card (there is none anyway)"),
+    Option(
+        "netdev",
+        "user,id=ID[,hostfwd=tcp|udp:[ADDR]:PORT-[ADDR]:PORT][,restrict=on][,net=…][,host=…][,dns=…][,dhcpstart=…]",
+        DISKS,
+        "a network of the host's own sockets, for the card with netdev=ID; forwarded ports are on 127.0.0.1 unless "
+        "ADDR says otherwise",
+    ),
+    Option("net", "none", DISKS, "no network card (there is none that was not asked for)"),
     Option("nic", "none", DISKS, "the same"),
     Option("nographic", "", RUN, "serial port and monitor on this terminal: -serial mon:stdio"),
     Option("display", "none", RUN, "accepted for QEMU's command lines: there is no graphics"),
@@ -115,7 +128,7 @@ EMPTY_LOG_ITEMS = frozenset(
      "strace", "tid", "vpu", "none")
 )  # fmt: skip
 
-_NETWORK = "networks and file sharing are not part of this version"
+_SHARING = "network filters and file sharing are not part of this version"
 _GRAPHICS = "there is no graphics, sound or keyboard: use the serial port"
 _DRIVE = "use {disk}"
 _NO_DEVICE = "this machine has no such device"
@@ -123,7 +136,7 @@ _CONFINE = "start timevm from a tool that confines it"
 _NOT_NOW = "it is not part of this version"
 #: reason -> options of QEMU 7.2 that take a value and are not part of timevm
 _WITH_VALUE: dict[str, str] = {
-    _NETWORK: "netdev netfilter tpmdev fsdev virtfs iscsi",
+    _SHARING: "netfilter tpmdev fsdev virtfs iscsi",
     _GRAPHICS: "spice vnc k rotate audiodev audio",
     _DRIVE: "hda hdb hdc hdd cdrom fda fdb sd mtdblock pflash",
     "migration is not part of timevm: copy the recording, it is the whole machine's history": "incoming",

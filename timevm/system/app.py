@@ -26,6 +26,7 @@ from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.machine import Machine
 from timevm.errors import InternalError, TimevmError
 from timevm.system.history import History, history_of
+from timevm.system.network_links import NetworkLinks
 from timevm.system.process import TRACE, logging_to, pid_file
 from timevm.system.serial_lines import SerialLines
 from timevm.system.wiring import CharacterDevices
@@ -92,12 +93,15 @@ class _Daemon:
         devices = CharacterDevices(self._config, lambda: self._end(Over(OverReason.QUIT, "host-qmp-quit")))
         loop.add_signal_handler(signal.SIGCONT, devices.continued)
         await devices.open()
+        links = NetworkLinks(self._config, self._mode)
         try:
+            await links.open()
             lines = SerialLines(devices.serial)
-            machine = build_machine(self._config.machine, lines.transmit)
+            machine = build_machine(self._config.machine, lines.transmit, send_frame=links.transmit)
             gc.freeze()
             gc.enable()
             lines.attend(machine)
+            links.attend(machine)
             try:
                 return await self._live(machine, devices, lines)
             finally:
@@ -107,6 +111,7 @@ class _Daemon:
                 if not self._begun and self._mode is ReplayMode.RECORD and self._config.machine.rrfile is not None:
                     self._config.machine.rrfile.unlink(missing_ok=True)  # nothing is left behind
         finally:
+            await links.close()
             await devices.close()
 
     def _say(self, text: str) -> None:

@@ -30,6 +30,7 @@ from timevm.monitor.qmp.server import qmp_session
 from timevm.qmp_schema.extension import TimevmCheckpoint, TimevmCheckpoints
 from timevm.system.block_monitor import BlockMonitor
 from timevm.system.machine_list import machine_list
+from timevm.system.network_list import network_list
 from timevm.system.wiring import CharacterDevices, endpoint_of
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class FrontEnds:
             machines=machine_list(config.machine.architecture),
             chardevs=list(devices.lines()),
             block=BlockMonitor(vm),
+            networks=network_list(config),
             human_monitor=self._human_monitor_line,
             checkpoints=None if checkpoints is None else lambda: checkpoints_of(vm, checkpoints),
             gdb_server=self._command_gdb_server,

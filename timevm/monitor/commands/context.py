@@ -50,6 +50,17 @@ class Chardev:
     frontend_open: bool = True
 
 
+@dataclass(frozen=True)
+class NetworkClient:
+    """One end of a network cable, as ``info network`` lists it with the other; ``kind`` is ``nic`` or ``user``."""
+
+    name: str
+    kind: str
+    details: str
+    filters: tuple[str, ...] = ()
+    peer: NetworkClient | None = None
+
+
 class BlockPort(Protocol):
     """The disks as the block commands see them.  Errors are UserErrors in QEMU's words."""
 
@@ -76,6 +87,7 @@ class MonitorContext:
     machines: Sequence[MachineInfo] = ()
     chardevs: list[ChardevPort] = field(default_factory=list)
     block: BlockPort | None = None
+    networks: Sequence[NetworkClient] = ()
     human_monitor: Callable[[str, MonitorContext], Awaitable[str]] | None = None
     checkpoints: Callable[[], Awaitable[TimevmCheckpoints]] | None = None
     #: the monitor's ``gdbserver DEVICE``: starts, moves or ends (``none``) the gdb server, returns what to print

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from timevm.engine.control.port import MemoryRegion, ReplayMode
+from timevm.monitor.commands.context import NetworkClient
 from timevm.monitor.commands.control_commands import version
 from timevm.monitor.commands.dispatch import execute
 from timevm.monitor.hmp.errors import HmpError
@@ -184,8 +185,17 @@ async def info_blockstats(call: Call) -> str:
     return "".join(lines)
 
 
+def _network_lines(client: NetworkClient, before: str = "") -> Iterator[str]:
+    yield f"{before}{client.name}: index=0,type={client.kind},{client.details}\n"
+    if client.filters:
+        yield "filters:\n"
+        yield from (f"  - {each}\n" for each in client.filters)
+    if client.peer is not None:
+        yield from _network_lines(client.peer, " \\ ")
+
+
 async def info_network(call: Call) -> str:
-    return ""
+    return "".join(line for client in call.context.networks for line in _network_lines(client))
 
 
 async def info_roms(call: Call) -> str:
