@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import c_uint32, c_uint64, c_void_p
-from functools import cache
+from ctypes import c_uint64, c_void_p
 from typing import Any
 
 import unicorn
@@ -17,11 +16,15 @@ from unicorn import arm64_const as arm64
 from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import aarch64_private as private
-from timevm.engine.cpu import linkage, native, psci, unicorn_library
-from timevm.engine.cpu.aarch64_registers import REGISTERS, SYSTEM_BY_NAME, UNICORN_NUMBER, SystemRegister
+from timevm.engine.cpu import native, psci, unicorn_library
+from timevm.engine.cpu.aarch64_interposed import leave_out_block_checks
+from timevm.engine.cpu.aarch64_registers import REGISTERS, SYSTEM_BY_NAME, UNICORN_NUMBER
+from timevm.engine.cpu.aarch64_state import CpuState
+from timevm.engine.cpu.aarch64_system import SystemRegisters
+from timevm.engine.cpu.aarch64_watched import watched_ranges
 from timevm.engine.cpu.base import MmioHandler, Stop, StopKind
 from timevm.engine.cpu.code_trace import CodeTrace
-from timevm.engine.cpu.unicorn_cpu import EVERYWHERE, PAGE, TOP, UnicornCpu, UnicornWindow, address_of, no_output
+from timevm.engine.cpu.unicorn_cpu import TOP, UnicornCpu, UnicornWindow, no_output
 from timevm.errors import GuestError, UserError
 
 MODELS = {
@@ -37,42 +40,6 @@ TIMERS = ("virtual-timer", "physical-timer")
 TRANSLATION_BUFFER = 128 << 20
 #: ``uc_ctl``'s number for writing UC_CTL_TLB_TYPE with one argument (UC_CTL_WRITE in unicorn.h)
 TRANSLATION_REQUEST = const.UC_CTL_TLB_TYPE | 1 << 26 | const.UC_CTL_IO_WRITE << 30
-SCTLR_MMU = 1
-
-# EL1h, all interrupts masked (Arm ARM D1.6.1: the state after a reset)
-RESET_PSTATE = 0x3C5
-SCR_EL3 = SystemRegister("SCR_EL3", 3, 6, 1, 1, 0)
-HCR_EL2 = SystemRegister("HCR_EL2", 3, 4, 1, 1, 0)
-CPTR_EL3 = SystemRegister("CPTR_EL3", 3, 6, 1, 1, 2)
-#: NS, RES1, HCE, RW: EL1 is non-secure AArch64, HVC is defined
-SCR_NONSECURE_AARCH64 = 0x531
-SCR_POINTER_AUTHENTICATION = 3 << 16
-HCR_AARCH64 = 1 << 31
-HCR_POINTER_AUTHENTICATION = 3 << 40
-CPTR_SVE = 1 << 8
-
-ID_PROCESSOR = SystemRegister("ID_AA64PFR0_EL1", 3, 0, 0, 4, 0)
-ID_DEBUG = SystemRegister("ID_AA64DFR0_EL1", 3, 0, 0, 5, 0)
-ID_ISA = SystemRegister("ID_AA64ISAR0_EL1", 3, 0, 0, 6, 0)
-
-
-def features_processor(raw: int) -> int:
-    """No EL2, EL3 or GIC system registers here, and EL0 only in AArch64 (fields of four bits)."""
-    return raw & ~(0xFFF << 4 | 0xF << 24 | 0xF) | 1 << 4 | 1
-
-
-def features_debug(raw: int) -> int:
-    """No performance monitors: their counters would be host time in Unicorn."""
-    return raw & ~(0xF << 8)
-
-
-@cache
-def _leave_out_block_checks(library: Any) -> None:
-    """Once in a process: our function into Unicorn's linkage table, what it replaces into ours."""
-    function = "tcg_gen_callN_aarch64"
-    check = unicorn_library.exported("helper_check_exit_request_aarch64")
-    library.timevm_leave_out_block_checks(unicorn_library.exported(function), check)
-    linkage.slot(function).value = address_of(library, "timevm_generate_call")
 
 
 class Aarch64Cpu(UnicornCpu):
@@ -110,6 +77,7 @@ class Aarch64Cpu(UnicornCpu):
         self._unicorn.ctl_set_page_size(4096)
         self._unicorn.ctl_exits_enabled(True)
         self._unicorn.reg_read(arm64.UC_ARM64_REG_PC)  # Unicorn makes its CPU at the first use, after these settings
+        self._system = SystemRegisters(self._unicorn)
         cpu_state = private.find_cpu_state(self._unicorn)
         self._env = cpu_state + private.ENV
         self._flush_tlb = unicorn_library.function("tlb_flush_aarch64", None, c_void_p)
@@ -117,7 +85,7 @@ class Aarch64Cpu(UnicornCpu):
             "tb_invalidate_phys_range_aarch64", None, c_void_p, c_uint64, c_uint64
         )
         self._ram_offset = unicorn_library.function("qemu_ram_addr_from_host_aarch64", c_uint64, c_void_p, c_uint64)
-        self._context_size = self._measure_context()
+        self._saved = CpuState(self._unicorn, self._env)
         self._breakpoint_hooks: dict[int, int] = {}
         self._trace: CodeTrace | None = None
         self._flat_translation = flat_translation
@@ -126,14 +94,9 @@ class Aarch64Cpu(UnicornCpu):
             ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
         self._add_hooks()
         self._prepare_system()
-        self._initial = self._context()
+        self._initial = self._saved.context()
 
     # ---- construction
-
-    def _measure_context(self) -> int:
-        """Bytes of the CPU structure that make up its state (a ``uc_context`` begins with that size)."""
-        context = self._unicorn.context_save()
-        return int(ctypes.c_size_t.from_address(context.context.value).value)
 
     def _make_native(self, cpu_state: int, time_shift: int, seed: int, exit_checks: bool) -> None:
         env = self._env
@@ -156,7 +119,7 @@ class Aarch64Cpu(UnicornCpu):
             block_checks=int(exit_checks),
         )
         library = native.load()
-        _leave_out_block_checks(library)
+        leave_out_block_checks(library)
         self._adopt(library, self.native, self.native.engine, cpu_state)
         self.native.engine.call = self._unicorn_calls("arm_cpu_do_interrupt", "arm_cpu_get_phys_page_attrs_debug")
         self._place_common(
@@ -176,18 +139,10 @@ class Aarch64Cpu(UnicornCpu):
         self._hook(const.UC_HOOK_TLB_FILL, "timevm_flat_translation")
 
     def _prepare_system(self) -> None:
-        """What firmware would have done before it left EL3."""
-        is_max = self.model == "max"
-        self._write_system(SCR_EL3, SCR_NONSECURE_AARCH64 | (SCR_POINTER_AUTHENTICATION if is_max else 0))
-        self._write_system(HCR_EL2, HCR_AARCH64 | (HCR_POINTER_AUTHENTICATION if is_max else 0))
-        if is_max:
-            self._write_system(CPTR_EL3, self._read_system(CPTR_EL3) | CPTR_SVE)
-        self._unicorn.reg_write(arm64.UC_ARM64_REG_PSTATE, RESET_PSTATE)
-        # writing a register through this path also rebuilds the flags that translated code depends on
-        self._write_system(SYSTEM_BY_NAME["ELR_EL1"], 0)
-        self.native.features_processor = features_processor(self._read_system(ID_PROCESSOR))
-        self.native.features_debug = features_debug(self._read_system(ID_DEBUG))
-        self.native.features_isa = self._read_system(ID_ISA)
+        self._system.leave_firmware(is_max=self.model == "max")
+        self.native.features_processor = self._system.features_processor()
+        self.native.features_debug = self._system.features_debug()
+        self.native.features_isa = self._system.features_isa()
 
     # ---- memory
 
@@ -309,18 +264,10 @@ class Aarch64Cpu(UnicornCpu):
 
     # ---- registers
 
-    def _read_system(self, register: SystemRegister) -> int:
-        key = (register.crn, register.crm, register.op0, register.op1, register.op2)
-        return int(self._unicorn.reg_read(arm64.UC_ARM64_REG_CP_REG, key))
-
-    def _write_system(self, register: SystemRegister, value: int) -> None:
-        key = (register.crn, register.crm, register.op0, register.op1, register.op2, value & TOP)
-        self._unicorn.reg_write(arm64.UC_ARM64_REG_CP_REG, key)
-
     def read_register(self, name: str) -> int:
         """Raises UserError for a name that is not in ``registers``."""
         if name in SYSTEM_BY_NAME:
-            return self._read_system(SYSTEM_BY_NAME[name])
+            return self._system.read(SYSTEM_BY_NAME[name])
         if name not in UNICORN_NUMBER:
             raise UserError(f"unknown register '{name}'")
         return int(self._unicorn.reg_read(UNICORN_NUMBER[name]))
@@ -333,11 +280,11 @@ class Aarch64Cpu(UnicornCpu):
             self._pc.value = value & TOP
             self._place(icount)
         elif name in SYSTEM_BY_NAME:
-            self._write_system(SYSTEM_BY_NAME[name], value)
+            self._system.write(SYSTEM_BY_NAME[name], value)
         elif name in UNICORN_NUMBER:
             self._unicorn.reg_write(UNICORN_NUMBER[name], value)
             if name == "cpsr":
-                self._write_system(SYSTEM_BY_NAME["ELR_EL1"], self._read_system(SYSTEM_BY_NAME["ELR_EL1"]))
+                self._system.state_changed()
         else:
             raise UserError(f"unknown register '{name}'")
 
@@ -361,32 +308,10 @@ class Aarch64Cpu(UnicornCpu):
     # ---- watchpoints: only their pages' accesses take the slow path
 
     def _watched_ranges(self) -> list[tuple[int, int]]:
-        watched = self.native
-        watched.watched_pages = 0
-        spans = [
-            (max(0, watch.address - native.WATCH_REACH) // PAGE, (watch.address + watch.length - 1) // PAGE + 1)
-            for watch in self._watchpoints
-        ]
-        if sum(end - first for first, end in spans) > native.MAX_WATCHED_PAGES:
-            return [EVERYWHERE]
-        # into these an instruction may reach from the page before, which nobody needs to be mapped
-        needed = {
-            number
-            for watch, (_, end) in zip(self._watchpoints, spans, strict=True)
-            for number in range(watch.address // PAGE, end)
-        }
-        numbers = sorted({number for first, end in spans for number in range(first, end)})
-        ranges = []
-        for place, number in enumerate(numbers):
-            page = self._translate_page(self._cpu_state, number * PAGE & TOP, (c_uint64 * 4)())
-            watched.watched_page[place], watched.watched_place[place] = number * PAGE & TOP, page
-            if page != TOP:
-                ranges.append((page, page + PAGE - 1))
-            elif number in needed:
-                # it may be mapped without anybody being told: what was not valid needs no maintenance (Arm ARM D5.10)
-                ranges.append(EVERYWHERE)
-        watched.watched_pages = len(numbers)
-        return [EVERYWHERE] if EVERYWHERE in ranges else sorted(set(ranges))
+        def translate_page(page: int) -> int:
+            return int(self._translate_page(self._cpu_state, page, (c_uint64 * 4)()))
+
+        return watched_ranges(self._watchpoints, self.native, translate_page)
 
     def _watched_pages_moved(self) -> bool:
         return bool(self._library.timevm_watched_pages_moved(self._address))
@@ -401,15 +326,7 @@ class Aarch64Cpu(UnicornCpu):
 
     def _follow_mmu(self) -> None:
         """The CPU structure was replaced: translate as its SCTLR_EL1 says."""
-        self._library.timevm_set_mmu(self._address, self._read_system(SYSTEM_BY_NAME["SCTLR_EL1"]) & SCTLR_MMU)
-
-    def _context(self) -> bytes:
-        # host time, and what exceptions and looks for an instruction's place leave behind: nothing reads it between two
-        # instructions, and it depends on how code was translated
-        for scratch in (private.HOST_CYCLES, private.SYNDROME, private.FAULT_ADDRESS):
-            c_uint64.from_address(self._env + scratch).value = 0
-        c_uint32.from_address(self._env + private.TARGET_LEVEL).value = 0
-        return ctypes.string_at(self._env, self._context_size)
+        self._library.timevm_set_mmu(self._address, int(self._system.mmu_is_on()))
 
     def _place(self, icount: int) -> None:
         """The CPU stands between two instructions at ``icount``, whatever it did before."""
@@ -420,7 +337,7 @@ class Aarch64Cpu(UnicornCpu):
 
     def reset(self, pc: int, arguments: Sequence[int]) -> None:
         icount = self.icount
-        ctypes.memmove(self._env, self._initial, self._context_size)
+        self._saved.restore(self._initial)
         x = (c_uint64 * 31).from_address(self._env + private.X0)
         for index, value in enumerate(arguments):
             x[index] = value & TOP
@@ -443,7 +360,7 @@ class Aarch64Cpu(UnicornCpu):
             self.flush_translations()
         return {
             "model": self.model,
-            "context": self._context(),
+            "context": self._saved.context(),
             "icount": self.icount,
             "waiting": self._waiting,
             "lines": int(engine.lines),
@@ -457,9 +374,9 @@ class Aarch64Cpu(UnicornCpu):
 
     def restore(self, state: dict[str, Any]) -> None:
         """The caller has written RAM, and names changed pages that may hold code by ``code_changed``."""
-        if state["model"] != self.model or len(state["context"]) != self._context_size:
+        if state["model"] != self.model or len(state["context"]) != self._saved.size:
             raise UserError(f"the snapshot is of a {state['model']}, this machine has a {self.model}")
-        ctypes.memmove(self._env, state["context"], self._context_size)
+        self._saved.restore(state["context"])
         native_state, engine = self.native, self.native.engine
         self._waiting = state["waiting"]
         engine.lines = state["lines"]

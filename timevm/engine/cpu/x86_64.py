@@ -16,15 +16,18 @@ import unicorn
 from unicorn import unicorn_const as const
 from unicorn import x86_const as x86
 
-from timevm.engine.cpu import linkage, unicorn_library
+from timevm.engine.cpu import unicorn_library
 from timevm.engine.cpu import x86_64_private as private
 from timevm.engine.cpu.base import MmioHandler, Stop, StopKind, WatchKind
 from timevm.engine.cpu.code_trace import CodeTrace
 from timevm.engine.cpu.native import STOP_FIRMWARE_CALL
 from timevm.engine.cpu.native import x86_64 as hooks
-from timevm.engine.cpu.unicorn_cpu import PAGE, TOP, UnicornCpu, UnicornWindow, address_of, no_output
+from timevm.engine.cpu.unicorn_cpu import PAGE, TOP, UnicornCpu, UnicornWindow, no_output
+from timevm.engine.cpu.x86_64_interposed import interpose
 from timevm.engine.cpu.x86_64_models import EXTENDED_EDX, LEAF_1_EDX, LOCAL_APIC, MODELS
-from timevm.engine.cpu.x86_64_registers import CONTROL, FLOAT, PLACES, REGISTERS
+from timevm.engine.cpu.x86_64_native import native_cpu
+from timevm.engine.cpu.x86_64_register_access import RegisterAccess
+from timevm.engine.cpu.x86_64_registers import REGISTERS
 from timevm.engine.cpu.x86_64_state import CODE_SEGMENT, RESET_VECTOR, CpuState
 from timevm.errors import GuestError, InternalError, UserError
 
@@ -34,33 +37,6 @@ PHYSICAL_END = 1 << 40
 TRANSLATION_BUFFER = 128 << 20
 #: rflags.IF
 INTERRUPTS_ON = 1 << 9
-#: which of Unicorn's internal calls go where
-INTERPOSED = {
-    "translator_loop_x86_64": "timevm_x86_translate",
-    "tlb_reset_dirty_by_vaddr_x86_64": "timevm_x86_watch_by_address",
-    "tb_invalidate_phys_page_fast_x86_64": "timevm_x86_store_to_watched",
-    "tlb_set_dirty_x86_64": "timevm_x86_stop_watching",
-    "tlb_set_page_with_attrs_x86_64": "timevm_x86_fill",
-    "cpu_watchpoint_insert_x86_64": "timevm_x86_new_data_break",
-    "cpu_watchpoint_address_matches_x86_64": "timevm_x86_is_data_watched",
-    "cpu_check_watchpoint_x86_64": "timevm_x86_watched_access",
-}
-#: functions of the host's libm that only Unicorn's x87 calls, and whose results depend on the host
-HOST_FUNCTIONS = ("sin", "cos", "sincos", "tan", "atan2", "log", "pow")
-_interposed: list[object] = []
-
-
-def _interpose(library: Any) -> None:
-    """Once in a process: our functions into Unicorn's linkage table, what they replace into ours."""
-    if _interposed:
-        return
-    originals = hooks.Originals(*(unicorn_library.exported(name) for name in INTERPOSED))
-    library.timevm_x86_set_originals(ctypes.addressof(originals))
-    for name, function in INTERPOSED.items():
-        linkage.slot(name).value = address_of(library, function)
-    for name in HOST_FUNCTIONS:
-        linkage.slot(name).value = address_of(library, f"timevm_x87_{name}")
-    _interposed.append(originals)
 
 
 class X86Cpu(UnicornCpu):
@@ -115,11 +91,12 @@ class X86Cpu(UnicornCpu):
         self._asked: tuple[StopKind, int | None] | None = None
         self._trace: CodeTrace | None = None
         self._make_native(cpu_state, time_shift)
-        _interpose(self._library)
+        interpose(self._library)
         if not exit_checks:
             ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
         self._add_hooks()
         self._saved = CpuState(self._unicorn, cpu_state)
+        self._registers = RegisterAccess(self._unicorn, self._env, self._saved)
 
     # ---- construction
 
@@ -129,48 +106,7 @@ class X86Cpu(UnicornCpu):
     def _make_native(self, cpu_state: int, time_shift: int) -> None:
         self._acknowledge_call = hooks.Acknowledge(self._take_acknowledge)
         env = self._env
-        exported = unicorn_library.exported
-        self.native = hooks.X86(
-            env=env,
-            regs=env + private.REGS,
-            eflags=env + private.EFLAGS,
-            cc_source=env + private.CC_SRC,
-            lazy_flags=env + private.CC_DST,
-            cc_operation=env + private.CC_OP,
-            direction=env + private.DF,
-            hidden_flags=env + private.HIDDEN_FLAGS,
-            hidden_flags2=env + private.HIDDEN_FLAGS2,
-            segments=env + private.SEGMENTS,
-            control=env + private.CONTROL,
-            efer=env + private.EFER,
-            star=env + private.STAR,
-            lstar=env + private.LSTAR,
-            cstar=env + private.CSTAR,
-            fmask=env + private.FMASK,
-            sysenter_cs=env + private.SYSENTER_CS,
-            sysenter_sp=env + private.SYSENTER_SP,
-            sysenter_ip=env + private.SYSENTER_IP,
-            tsc_aux=env + private.TSC_AUX,
-            is_software_interrupt=env + private.IS_SOFTWARE_INTERRUPT,
-            after_software_interrupt=env + private.AFTER_SOFTWARE_INTERRUPT,
-            exception_in_flight=env + private.EXCEPTION_IN_FLIGHT,
-            debug=env + private.DEBUG,
-            access_return=env + private.ACCESS_RETURN,
-            time_shift=time_shift,
-            acknowledge=self._acknowledge_call,
-        )
-        self.native.call = hooks.Calls(
-            emu_start=exported("uc_emu_start"),
-            take_interrupt=exported("do_interrupt_x86_hardirq_x86_64"),
-            compute_flags=exported("cpu_cc_compute_all_x86_64"),
-            update_hidden_flags=exported("x86_update_hflags_x86_64"),
-            raise_exception=exported("raise_exception_err_x86_64"),
-            code_page=exported("get_page_addr_code_hostp_x86_64"),
-            watch_writes=exported("tlb_reset_dirty_x86_64"),
-            flush_tlb=exported("tlb_flush_x86_64"),
-            code_byte=exported("cpu_ldub_code_x86_64"),
-            check_port=(c_void_p * 3)(*(exported(f"helper_check_io{size}_x86_64") for size in "bwl")),
-        )
+        self.native = native_cpu(env, time_shift, self._acknowledge_call)
         self._adopt(hooks.load(), self.native, self.native.engine, cpu_state)
         self.native.engine.call = self._unicorn_calls("x86_cpu_do_interrupt", "x86_cpu_get_phys_page_attrs_debug")
         self._place_common(
@@ -179,7 +115,6 @@ class X86Cpu(UnicornCpu):
             exception_index=cpu_state + private.EXCEPTION_INDEX,
             access_host_pc=cpu_state + private.ACCESS_HOST_PC,
         )
-        ctypes.memset(ctypes.addressof(self.native.ports), hooks.NO_WINDOW, hooks.PORTS)
         self._ip = c_uint64.from_address(env + private.EIP)
         self._code_base = c_uint64.from_address(env + private.SEGMENTS + 24 * CODE_SEGMENT + 8)
         self._flags = c_uint32.from_address(env + private.EFLAGS)
@@ -353,38 +288,12 @@ class X86Cpu(UnicornCpu):
 
     def read_register(self, name: str) -> int:
         """Raises UserError for a name that is not in ``registers``."""
-        if name in PLACES:
-            offset, bits, _ = PLACES[name]
-            return int.from_bytes(ctypes.string_at(self._env + offset, bits // 8), "little")
-        if name in CONTROL:
-            return int(c_uint64.from_address(self._env + CONTROL[name][0]).value)
-        if name not in FLOAT:
-            raise UserError(f"unknown register '{name}'")
-        if name.startswith("st"):
-            mantissa, exponent = self._unicorn.reg_read(self._stack_register(name))
-            return int(mantissa) | int(exponent) << 64
-        return int(self._unicorn.reg_read(FLOAT[name][0]))
-
-    def _stack_register(self, name: str) -> int:
-        top = int(self._unicorn.reg_read(x86.UC_X86_REG_FPSW)) >> 11 & 7
-        return int(x86.UC_X86_REG_FP0) + (top + int(name[2:])) % 8
+        return self._registers.read(name)
 
     def write_register(self, name: str, value: int) -> None:
         """Raises UserError for a name that is not in ``registers``."""
         icount = self.icount
-        if name in PLACES:
-            offset, bits, _ = PLACES[name]
-            data = (value & (1 << bits) - 1).to_bytes(bits // 8, "little")
-            ctypes.memmove(self._env + offset, data, bits // 8)
-            self._saved.registers_changed()
-        elif name in CONTROL:
-            self._saved.write_control(CONTROL[name][1], value)
-        elif name not in FLOAT:
-            raise UserError(f"unknown register '{name}'")
-        elif name.startswith("st"):
-            self._unicorn.reg_write(self._stack_register(name), (value & TOP, value >> 64))
-        else:
-            self._unicorn.reg_write(FLOAT[name][0], value)
+        self._registers.write(name, value)
         self._place(icount)
 
     # ---- stops

@@ -1,0 +1,38 @@
+"""Which of Unicorn's internal calls go to functions of ours on x86 (decisions 0080, 0083, 0140)."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from timevm.engine.cpu import linkage, unicorn_library
+from timevm.engine.cpu.native import x86_64 as hooks
+from timevm.engine.cpu.unicorn_cpu import address_of
+
+#: for CPUs that are not ours each calls on what it replaces; in the order of ``hooks.Originals``
+FUNCTIONS = {
+    "translator_loop_x86_64": "timevm_x86_translate",
+    "tlb_reset_dirty_by_vaddr_x86_64": "timevm_x86_watch_by_address",
+    "tb_invalidate_phys_page_fast_x86_64": "timevm_x86_store_to_watched",
+    "tlb_set_dirty_x86_64": "timevm_x86_stop_watching",
+    "tlb_set_page_with_attrs_x86_64": "timevm_x86_fill",
+    "cpu_watchpoint_insert_x86_64": "timevm_x86_new_data_break",
+    "cpu_watchpoint_address_matches_x86_64": "timevm_x86_is_data_watched",
+    "cpu_check_watchpoint_x86_64": "timevm_x86_watched_access",
+}
+#: functions of the host's libm that only Unicorn's x87 calls, and whose results depend on the host
+HOST_FUNCTIONS = ("sin", "cos", "sincos", "tan", "atan2", "log", "pow")
+_interposed: list[object] = []
+
+
+def interpose(library: Any) -> None:
+    """Once in a process: our functions into Unicorn's linkage table, what they replace into ours."""
+    if _interposed:
+        return
+    originals = hooks.Originals(*(unicorn_library.exported(name) for name in FUNCTIONS))
+    library.timevm_x86_set_originals(ctypes.addressof(originals))
+    for name, function in FUNCTIONS.items():
+        linkage.slot(name).value = address_of(library, function)
+    for name in HOST_FUNCTIONS:
+        linkage.slot(name).value = address_of(library, f"timevm_x87_{name}")
+    _interposed.append(originals)
