@@ -23,6 +23,7 @@ from tests.linux.harness import Terminal, build, record
 from tests.linux.test_debian_disk import ext4
 from tests.linux.test_pc_debian import linux_pc, with_disk
 from tests.linux.test_pc_i386 import linux_pc_32
+from tests.x86_suite.test_x86_suite import machine as suite_machine
 from timevm.engine.cpu.x86_64 import X86Cpu
 from timevm.engine.machine.outcome import RunEnd
 from timevm.engine.machine.spec import MachineSpec
@@ -59,6 +60,8 @@ GUESTS: dict[str, Callable[[Path], MachineSpec]] = {
     "disk": with_work_on_a_disk,
     "unpack": unpacking_itself,
     "i386": lambda folder: linux_pc_32("basic,off", folder / "boot.rr"),
+    "suite": lambda folder: suite_machine("x86_64", folder)[0],
+    "suite32": lambda folder: suite_machine("i386", folder)[0],
 }
 
 

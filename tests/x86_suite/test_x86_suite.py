@@ -72,13 +72,12 @@ def results(console: bytes) -> dict[str, Result]:
     }
 
 
-@pytest.fixture(scope="module", params=["x86_64", "i386"])
-def suite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    folder = tmp_path_factory.mktemp("suite")
-    guest = linux_x86_64() if request.param == "x86_64" else linux_i386()
-    paths = {name: path for name, path in programs().items() if request.param == "x86_64" or name.startswith("32/")}
+def machine(architecture: str, folder: Path) -> tuple[MachineSpec, dict[str, Path]]:
+    """One that runs the suite and switches itself off, to be recorded; and the programs."""
+    guest = linux_x86_64() if architecture == "x86_64" else linux_i386()
+    paths = {name: path for name, path in programs().items() if architecture == "x86_64" or name.startswith("32/")}
     spec = MachineSpec(
-        architecture=request.param,
+        architecture=architecture,
         machine="pc",
         cpu="max",
         kernel=guest.kernel,
@@ -89,6 +88,12 @@ def suite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         mode="record",
         rrfile=folder / "suite.rr",
     )
+    return spec, paths
+
+
+@pytest.fixture(scope="module", params=["x86_64", "i386"])
+def suite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    spec, paths = machine(request.param, tmp_path_factory.mktemp("suite"))
     outcome = record(spec)
     found = results(outcome.console)
     assert list(found) == list(paths), f"not all programs ended: {outcome.console[-2000:]!r}"
