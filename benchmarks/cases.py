@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.disks import throughput
 from benchmarks.programs import BenchFailed, Side, run
 from tests.guests import bare, linux_arm64
 
@@ -127,6 +128,7 @@ def cases() -> Iterator[Case]:
         yield Case(f"Linux, {mode}", linux(mode, "auto"))
     for mode in ("record", "replay"):
         yield Case(f"Linux, shift=2, {mode}", linux(mode, "2"))
+    yield Case("disk behind blkreplay, Linux, record", throughput, True)
     yield Case("200 bad clients, Linux, record", bad_clients)
     for what in ("linux-steps", "loop-steps", "linux-seeks", "linux-reverse-continue", "checkpoints", "snapshots"):
         yield Case(f"time travel, {what}", time_travel(what))
