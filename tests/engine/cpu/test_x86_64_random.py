@@ -21,6 +21,18 @@ def test_random_programs_do_not_depend_on_where_they_are_stopped(mode: str) -> N
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_single_steps_without_stops_are_the_same_too(mode: str) -> None:
+    """What ``tests.linux.stepped`` compares whole boots with."""
+    bench = Bench(mode)
+    for seed in range(100, 160):
+        whole = bench.whole(seed)
+        for instructions in (1, 3):
+            bench.board.cpu.limit_blocks(instructions)
+            assert differences(whole, bench.whole(seed)) == "", f"seed {seed}, blocks of {instructions}"
+        bench.board.cpu.limit_blocks(0)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_faults_leave_flags_and_registers_as_they_were(mode: str) -> None:
     bench = Bench(mode)
     for seed in range(25):
