@@ -24,7 +24,7 @@ SEND_ROOM: Final = 1 << 18
 FIRST_TIMEOUT, LONGEST_TIMEOUT = 1.0, 16.0
 MOST_TRIES: Final = 9
 #: seconds for which an ended connection still answers a guest whose last words were lost
-LINGER: Final = 2.0
+LINGER: Final = 8.0
 DUPLICATES: Final = 3
 
 Output = Segment | Action
@@ -324,6 +324,8 @@ class Connection:
             self._go_back(0.0)
 
     def _end_if_done(self, now: float) -> None:
+        if self.state is State.LINGERING and self._owes_answer:
+            self.deadline = now + LINGER
         said_all = self._ending and self._acknowledged > self._end
         if self.state is not State.OPEN or not said_all or not self._guest_ended:
             return
