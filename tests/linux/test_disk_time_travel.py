@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.engine.timeline.guests import replay as travel_in
+from tests.engine.timeline.test_look_back import recording
 from tests.engine.timeline.test_timeline import ShortPace, Waiter
 from tests.linux.harness import Outcome, Terminal, assert_same, build, record, replay
 from tests.linux.test_disk_guest import Jitter, check_ended, guest, jitter
 from timevm.blkreplay.qcow2.image import Qcow2Image
+from timevm.blkreplay.recorded_layer import RecordedLayer
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.outcome import RunEnd
 from timevm.engine.snapshot.checkpoints import Checkpoints
@@ -112,3 +114,42 @@ def test_a_recording_that_is_put_to_where_it_stands_goes_on(
     machine.finish("shutdown")
     machine.close()
     assert_same(outcome, replay(spec))
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "given up"])
+@pytest.mark.parametrize("snapshot", [True, False], ids=["overlay", "image"])
+def test_looking_back_among_requests_under_way(
+    tmp_path: Path, snapshot: bool, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where too much was written to keep, the disks' past is run for again."""
+    if not kept:
+        monkeypatch.setitem(RecordedLayer.__init__.__kwdefaults__ or {}, "most", 30_000)
+    spec = guest(tmp_path, requests=60, snapshot=snapshot)
+    recorded = recording(spec, pace=3_000)
+    machine, timeline = recorded.machine, recorded.timeline
+    while sum(disk.drive.writes for disk in machine.disks.disks) < 24:
+        assert timeline.run(machine.icount + 10_000).end in (RunEnd.LIMIT, RunEnd.KICKED)
+        recorded.track.remember()
+    taken = len(recorded.checkpoints)
+    assert taken > 4
+    here = machine.icount, machine.digest(), machine.now_ns(), contents(machine)
+    stands = recorded.turn.look_back()
+    if kept:
+        assert stands == here[0] and len(recorded.checkpoints) == taken
+        assert (machine.icount, machine.digest(), machine.now_ns(), contents(machine)) == here
+    else:
+        assert stands == 0 and len(recorded.checkpoints) == 1
+        timeline.seek(here[0], Waiter())
+    assert contents(machine) == here[3]
+    chance = random.Random(snapshot)
+    places = sorted(chance.sample(range(1, here[0]), 30))
+    seen = {}
+    for icount in chance.sample(places, len(places)):
+        timeline.seek(icount, Waiter())
+        seen[icount] = machine.digest(), machine.now_ns(), contents(machine)
+    machine.close()
+    ordinary = build(replace(spec, mode="play"), Terminal())
+    for icount in places:
+        ordinary.run(icount)
+        assert (ordinary.digest(), ordinary.now_ns(), contents(ordinary)) == seen[icount]
+    ordinary.close()

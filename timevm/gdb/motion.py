@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from timevm.engine.control.port import (
     MachinePort,
-    ReplayInfo,
     ReplayMode,
     RunEnd,
     RunResult,
@@ -64,19 +63,17 @@ class Mover:
 
     # -- forward
 
-    async def go(self, client: Client, table: StopTable, info: ReplayInfo) -> list[bytes]:
+    async def go(self, client: Client, table: StopTable) -> list[bytes]:
         self._stepping_over = None
         result = await self.interruptible(self._run())
-        return await self._forward(client, result, table, info, step=False)
+        return await self._forward(client, result, table, step=False)
 
-    async def step(
-        self, client: Client, table: StopTable, info: ReplayInfo, within: tuple[int, int] | None = None
-    ) -> list[bytes]:
+    async def step(self, client: Client, table: StopTable, within: tuple[int, int] | None = None) -> list[bytes]:
         """One instruction; with ``within``, on until pc leaves that range (its end excluded)."""
         self._stepping_over = None
         further = None if within is None else self._inside(*within)
         result = await self.interruptible(self._vm.step(further=further))
-        return await self._forward(client, result, table, info, step=True)
+        return await self._forward(client, result, table, step=True)
 
     async def _is_leaving(self) -> bool:
         """It was not Ctrl-C that stopped the machine, but its end."""
@@ -90,14 +87,12 @@ class Mover:
         pc = state_access.read_registers((self._architecture.program_counter,))
         return lambda machine: start <= int.from_bytes(pc(machine), "little") < end
 
-    async def _forward(
-        self, client: Client, result: RunResult, table: StopTable, info: ReplayInfo, *, step: bool
-    ) -> list[bytes]:
+    async def _forward(self, client: Client, result: RunResult, table: StopTable, *, step: bool) -> list[bytes]:
         if result.stop is not None and result.stop.watch is not None and not self._architecture.watch_stops_before:
             await self._vm.step()
         if result.end is RunEnd.KICKED and await self._is_leaving():
             return [EXITED]
-        replaying = info.mode is ReplayMode.PLAY
+        replaying = self._vm.mode is ReplayMode.PLAY
         return forward_reply(client, result, table, step=step, replaying=replaying)
 
     async def _run(self) -> RunResult:

@@ -57,6 +57,11 @@ _WRITE_REFUSALS = {
     ReplayMode.RECORD: "registers and memory cannot be written while recording: the recording would not know of it",
 }
 
+_LOOK_BACK = (
+    "the machine is being recorded: 'monitor look_back' ends the recording here and makes this its replay; then one "
+    "can go back"
+)
+
 Handler = Callable[[Any], Awaitable[list[bytes]]]
 
 
@@ -112,9 +117,7 @@ class GdbSession:
     async def open(self) -> None:
         """The machine stands from now on, as with QEMU."""
         await self._vm.stop()
-        registers, self._memory_map, self._info = await self._vm.inspect(
-            lambda machine: (machine.registers, machine.memory_map(), machine.replay_info())
-        )
+        registers, self._memory_map = await self._vm.inspect(lambda machine: (machine.registers, machine.memory_map()))
         self._architecture = describe(self._vm.architecture, registers)
         self._mover = Mover(self._vm, self._architecture)
         self._documents = {
@@ -170,10 +173,6 @@ class GdbSession:
 
     # -- who we are to each other
 
-    @property
-    def _goes_back(self) -> bool:
-        return self._info.mode is ReplayMode.PLAY
-
     async def _supported(self, request: Supported) -> list[bytes]:
         self._client = Client(request.features)
         features = [
@@ -181,7 +180,7 @@ class GdbSession:
             *("qXfer:features:read+", "qXfer:memory-map:read+", "qXfer:threads:read+"),
             *("QStartNoAckMode+", "vContSupported+", "multiprocess+", "swbreak+", "hwbreak+"),
         ]
-        if self._goes_back:
+        if self._vm.mode is not ReplayMode.NONE:  # while recording the answer says how one gets there
             features += ["ReverseStep+", "ReverseContinue+"]
         if self._client.announced("error-message"):
             features.append("error-message+")
@@ -249,7 +248,7 @@ class GdbSession:
         return await self._alter(state_access.write_registers(self._architecture.general, request.data))
 
     async def _alter(self, change: Callable[[MachinePort], None]) -> list[bytes]:
-        refusal = _WRITE_REFUSALS.get(self._info.mode)
+        refusal = _WRITE_REFUSALS.get(self._vm.mode)
         if refusal is not None:
             return self._client.refusal(refusal)
         await self._vm.inspect(change)
@@ -263,7 +262,7 @@ class GdbSession:
     async def _write_memory(self, request: WriteMemory) -> list[bytes]:
         if not request.data:
             return [OK]  # gdb asks in this way whether we know `X`
-        refusal = _WRITE_REFUSALS.get(self._info.mode)
+        refusal = _WRITE_REFUSALS.get(self._vm.mode)
         if refusal is not None:
             return self._client.refusal(refusal)
         done = await self._vm.inspect(state_access.write_memory(request.address, request.data, physical=self._physical))
@@ -319,13 +318,13 @@ class GdbSession:
         return [] if answer == [OK] else answer
 
     async def _go(self, request: Continue) -> list[bytes]:
-        return await self._jump(request.address) or await self._mover.go(self._client, self._table, self._info)
+        return await self._jump(request.address) or await self._mover.go(self._client, self._table)
 
     async def _step(self, request: Step) -> list[bytes]:
-        return await self._jump(request.address) or await self._mover.step(self._client, self._table, self._info)
+        return await self._jump(request.address) or await self._mover.step(self._client, self._table)
 
     async def _step_range(self, request: StepRange) -> list[bytes]:
-        return await self._mover.step(self._client, self._table, self._info, (request.start, request.end))
+        return await self._mover.step(self._client, self._table, (request.start, request.end))
 
     async def _reverse_step(self) -> list[bytes]:
         return self._no_way_back() or [await self._mover.reverse_step(self._client, self._table)]
@@ -334,8 +333,10 @@ class GdbSession:
         return self._no_way_back() or [await self._mover.reverse_go(self._client, self._table)]
 
     def _no_way_back(self) -> list[bytes]:
-        if self._goes_back:
+        if self._vm.mode is ReplayMode.PLAY:
             return []
+        if self._vm.mode is ReplayMode.RECORD:
+            return self._client.refusal(_LOOK_BACK)
         return self._client.refusal("going back needs a replay: start timevm with -icount shift=…,rr=replay,rrfile=…")
 
     # -- timevm's own

@@ -7,7 +7,9 @@ from pydantic import Field
 from timevm.qmp_schema.base import Bool, Command, Example, Int, Number, QapiEnum, QapiModel, Str
 from timevm.qmp_schema.run_state import RunState
 
-_REPLAY_ONLY = "going back is allowed only in play mode"
+REPLAY_ONLY = "going back is allowed only in play mode"
+#: what else there is while recording
+LOOK_BACK = "look_back (QMP: x-timevm-look-back) ends the recording here, and then one can"
 
 
 class TimevmStopReason(QapiEnum):
@@ -105,7 +107,7 @@ COMMANDS = (
         arguments=TimevmCount,
         result=TimevmStopped,
         example=Example({"count": 1}, {"icount": 999, "reason": "arrived", "pc": 0x40000000}),
-        errors=(_REPLAY_ONLY, "count must be at least 1"),
+        errors=(REPLAY_ONLY, "count must be at least 1"),
         hmp="reverse_stepi",
     ),
     Command(
@@ -121,7 +123,7 @@ COMMANDS = (
             {"writes": [0x40200000]},
             {"icount": 51200, "reason": "watchpoint", "pc": 0x40000120, "address": 0x40200000, "write": True},
         ),
-        errors=(_REPLAY_ONLY,),
+        errors=(REPLAY_ONLY,),
         hmp="reverse_continue",
     ),
     Command(
@@ -136,7 +138,7 @@ COMMANDS = (
             {"address": 0x40200000, "length": 4},
             {"icount": 51200, "reason": "watchpoint", "pc": 0x40000120, "address": 0x40200000, "write": True},
         ),
-        errors=(_REPLAY_ONLY, "length must be at least 1"),
+        errors=(REPLAY_ONLY, "length must be at least 1"),
         hmp="last_write",
     ),
     Command(
@@ -148,7 +150,7 @@ COMMANDS = (
         arguments=TimevmStops,
         result=TimevmStopped,
         example=Example({"breakpoints": [0x40000120]}, {"icount": 51200, "reason": "breakpoint", "pc": 0x40000120}),
-        errors=(_REPLAY_ONLY, "name a breakpoint or a write to look for"),
+        errors=(REPLAY_ONLY, "name a breakpoint or a write to look for"),
         hmp="find",
     ),
     Command(
@@ -198,5 +200,21 @@ COMMANDS = (
         example=Example(None, {}),
         allow_oob=True,
         hmp="stop",
+    ),
+    Command(
+        name="x-timevm-look-back",
+        documentation=(
+            "End the recording here, in order, and go on as its replay: the machine stands where it stood, can go back "
+            "at once (checkpoints were taken while it was recorded), and takes no input any more.  The file is a whole "
+            "recording.  Answers when one can go back: after 256 MiB of writes to a disk, or a snapshot loaded while "
+            "recording, that takes a run from the start, which `x-timevm-cancel` ends there."
+        ),
+        result=TimevmStopped,
+        example=Example(None, {"icount": 90000, "reason": "recording-ended", "pc": 0x40000120}),
+        errors=(
+            "the machine is replaying already: it can go back as it is",
+            "there is nothing to look back at: start timevm with -icount shift=…,rr=record,rrfile=…",
+        ),
+        hmp="look_back",
     ),
 )

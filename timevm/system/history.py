@@ -14,6 +14,7 @@ from timevm.engine.snapshot.checkpoints import Checkpoints
 from timevm.engine.snapshot.named import NamedSnapshots
 from timevm.engine.snapshot.periodic import PeriodicSnapshots
 from timevm.engine.timeline import look_back
+from timevm.engine.timeline.pace import RECORDING_SHARE, RECORDING_SLICE, Pace
 from timevm.engine.timeline.timeline import Timeline
 from timevm.engine.timeline.track import MachineTrack
 
@@ -53,11 +54,11 @@ def _of_recording(machine: Machine, spec: MachineSpec, looks_back: bool) -> Hist
         return History(_with_snapshots(machine, spec, snapshots, machine.run), snapshots=snapshots)
     checkpoints = Checkpoints(machine, spec.rrmem)
     snapshots = NamedSnapshots(machine, checkpoints)
-    track = MachineTrack(machine, checkpoints, restarts=not spec.no_reboot)
-    timeline = Timeline(track)
+    track = MachineTrack(machine, checkpoints, restarts=not spec.no_reboot, traces=False)
+    timeline = Timeline(track, Pace(seconds=RECORDING_SLICE, share=RECORDING_SHARE))
     disk_past.keep_past(machine.disks)
     run = _with_snapshots(machine, spec, snapshots, timeline.run)
-    turn = look_back.LookBack(machine, checkpoints, track, snapshots)
+    turn = look_back.LookBack(machine, checkpoints, track, timeline, snapshots)
     return History(run, timeline, turn, snapshots, checkpoints)
 
 

@@ -55,10 +55,11 @@ class Recording:
 def recording(spec: MachineSpec, pace: int = 3_000) -> Recording:
     machine = build(spec, Terminal())
     checkpoints = Checkpoints(machine, 64 << 20)
-    track = MachineTrack(machine, checkpoints)
+    track = MachineTrack(machine, checkpoints, traces=False)
+    timeline = Timeline(track, ShortPace(pace))
     disk_past.keep_past(machine.disks)
-    turn = LookBack(machine, checkpoints, track, Places())
-    return Recording(machine, checkpoints, track, Timeline(track, ShortPace(pace)), turn)
+    turn = LookBack(machine, checkpoints, track, timeline, Places())
+    return Recording(machine, checkpoints, track, timeline, turn)
 
 
 def type_at(recorded: Recording, seed: int, keys: int = 12) -> None:

@@ -148,10 +148,20 @@ async def test_timeline() -> None:
 
 
 async def test_going_back_is_for_replays() -> None:
-    context = MonitorContext(ToyVm(ReplayMode.RECORD))
+    live, recording = MonitorContext(ToyVm()), MonitorContext(ToyVm(ReplayMode.RECORD))
+    how = "look_back (QMP: x-timevm-look-back) ends the recording here, and then one can"
     for name, arguments in (
         ("x-timevm-reverse-step", {}),
         ("x-timevm-reverse-continue", {}),
         ("x-timevm-last-write", {"address": 1}),
     ):
-        assert await refusal(context, name, arguments) == "going back is allowed only in play mode"
+        assert await refusal(live, name, arguments) == "going back is allowed only in play mode"
+        assert await refusal(recording, name, arguments) == f"going back is allowed only in play mode: {how}"
+
+
+async def test_a_recording_is_looked_back_at() -> None:
+    vm = ToyVm(ReplayMode.RECORD)
+    vm.machine.go_to(100)
+    answer = await run(MonitorContext(vm), "x-timevm-look-back")
+    assert (answer["icount"], answer["reason"]) == (100, "recording-ended")
+    assert (await run(MonitorContext(vm), "x-timevm-reverse-step"))["icount"] == 99

@@ -5,16 +5,21 @@ from __future__ import annotations
 from timevm.engine.machine import look_back as turn
 from timevm.engine.machine.machine import Machine
 from timevm.engine.snapshot.checkpoints import Checkpoints
+from timevm.engine.timeline.pace import Pace
+from timevm.engine.timeline.timeline import Timeline
 from timevm.engine.timeline.track import Archive, MachineTrack
 
 
 class LookBack:
     """``control.time_travel.LookBack``.  Made before the first instruction of a recording."""
 
-    def __init__(self, machine: Machine, checkpoints: Checkpoints, track: MachineTrack, archive: Archive) -> None:
+    def __init__(
+        self, machine: Machine, checkpoints: Checkpoints, track: MachineTrack, timeline: Timeline, archive: Archive
+    ) -> None:
         self._machine = machine
         self._checkpoints = checkpoints
         self._track = track
+        self._timeline = timeline
         self._archive = archive
         self._restorations = machine.restorations
 
@@ -26,6 +31,7 @@ class LookBack:
         if not whole or not one_run:
             self._checkpoints.go_to(self._checkpoints.start.position)
             self._checkpoints.forget_all_but_start()
-            self._track.forget_ways()
         self._track.archive = self._archive
+        self._track.trace()
+        self._timeline.pace = Pace()
         return self._machine.icount

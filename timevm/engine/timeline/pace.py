@@ -12,6 +12,8 @@ from collections.abc import Callable
 SLICE = 0.015
 #: a checkpoint may take this part of the time between two
 SHARE = 1 / 15
+#: the same while recording, where nobody may ever want to go back
+RECORDING_SLICE, RECORDING_SHARE = 0.03, 1 / 30
 #: slices for which a checkpoint is put off while a disk is at work
 PATIENCE = 16
 #: instructions of a slice at least and at most, whatever the clock says
@@ -21,8 +23,12 @@ LEAST, MOST = 100_000, 1_000_000_000
 class Pace:
     """Learns the speed from slice to slice."""
 
-    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.thread_time, seconds: float = SLICE, share: float = SHARE
+    ) -> None:
         self._clock = clock
+        self._seconds = seconds
+        self._share = share
         self._instructions = 5_000_000
         self._cost = 0.0
         #: None: not asked yet.  The clock is of the thread that asks, which need not be the one that made this.
@@ -30,26 +36,26 @@ class Pace:
 
     @property
     def slice(self) -> int:
-        """Instructions that take about SLICE."""
+        """Instructions that take about the seconds of a slice."""
         return self._instructions
 
     def ran(self, instructions: int, seconds: float) -> None:
         """A slice of this length took so long."""
         if instructions < LEAST or seconds <= 0:
             return
-        wanted = int(instructions * SLICE / seconds)
+        wanted = int(instructions * self._seconds / seconds)
         # at most four times as far as before: one idle stretch says little about what follows
         self._instructions = max(LEAST, min(MOST, wanted, 4 * self._instructions))
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""
         if self._since is None:
-            self._since = self._clock() - SLICE
-        return self._clock() - self._since >= max(SLICE * 0.9, self._cost / SHARE)
+            self._since = self._clock() - self._seconds
+        return self._clock() - self._since >= max(self._seconds * 0.9, self._cost / self._share)
 
     def overdue(self) -> bool:
         """It has been time for a checkpoint for so long that waiting for the host's disk is the smaller evil."""
-        return self._since is not None and self._clock() - self._since >= PATIENCE * max(SLICE, self._cost / SHARE)
+        return self._since is not None and self._clock() - self._since >= PATIENCE * self._seconds
 
     def took(self, seconds: float) -> None:
         """A checkpoint was taken, in so many seconds."""

@@ -59,7 +59,7 @@ class Timeline:
 
     def __init__(self, track: Seekable, pace: Pace | None = None) -> None:
         self._track = track
-        self._pace = pace or Pace()
+        self.pace = pace or Pace()
         self._found = FoundStops()
         #: a run ends here on its way: what the guest prints before has been seen, what it prints behind has not
         self._furthest = track.place.icount
@@ -79,26 +79,26 @@ class Timeline:
             self._remember_if_due()
 
     def _slice_end(self, icount: int, limit: int) -> int:
-        limit = min(limit, icount + self._pace.slice)
+        limit = min(limit, icount + self.pace.slice)
         return min(limit, self._furthest) if icount < self._furthest else limit
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        begin, icount = self._pace.now(), self._track.place.icount
+        begin, icount = self.pace.now(), self._track.place.icount
         yield
-        self._pace.ran(self._track.place.icount - icount, self._pace.now() - begin)
+        self.pace.ran(self._track.place.icount - icount, self.pace.now() - begin)
 
     def _remember_if_due(self) -> None:
         place = self._track.place
-        if not self._pace.due() or not (self._track.is_calm or self._pace.overdue()):
+        if not self.pace.due() or not (self._track.is_calm or self.pace.overdue()):
             return
-        if place.icount - self._track.nearest(place).icount >= self._pace.slice // 2:
+        if place.icount - self._track.nearest(place).icount >= self.pace.slice // 2:
             self._remember()
 
     def _remember(self) -> None:
-        begin = self._pace.now()
+        begin = self.pace.now()
         self._track.remember()
-        self._pace.took(self._pace.now() - begin)
+        self.pace.took(self.pace.now() - begin)
 
     # ---- journeys
 

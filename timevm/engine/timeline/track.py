@@ -27,23 +27,35 @@ class Archive(Protocol):
 
 
 class MachineTrack:
-    """``restarts``: a reset of the guest, or of the user, is not the end of the run (no ``-no-reboot``)."""
+    """``restarts``: a reset of the guest, or of the user, is not the end of the run (no ``-no-reboot``).
+
+    ``traces``: what code runs is noted from now on (up to 5 % of the speed), otherwise from ``trace`` on.
+    """
 
     def __init__(
-        self, machine: Machine, checkpoints: Checkpoints, *, restarts: bool = True, archive: Archive | None = None
+        self,
+        machine: Machine,
+        checkpoints: Checkpoints,
+        *,
+        restarts: bool = True,
+        archive: Archive | None = None,
+        traces: bool = True,
     ) -> None:
         """Where the machine stands is the start of history from now on.  Raises HostError."""
         self._machine = machine
         self.archive = archive
         self._checkpoints = checkpoints
         self._restarts = restarts
-        self._trace = machine.cpu.trace_code() if isinstance(machine.cpu, Traceable) else None
-        self.forget_ways()
+        self._quiet: QuietTimes | None = None
+        self._restorations = machine.restorations
+        if traces:
+            self.trace()
         checkpoints.take(self.place)
 
-    def forget_ways(self) -> None:
-        """What ran on the way to here is not known."""
-        self._quiet = None if self._trace is None else QuietTimes(self._trace, self._machine.icount)
+    def trace(self) -> None:
+        """Nothing is known of what ran on the way to here; of what runs from now on it is."""
+        cpu = self._machine.cpu
+        self._quiet = QuietTimes(cpu.trace_code(), self._machine.icount) if isinstance(cpu, Traceable) else None
         self._restorations = self._machine.restorations
 
     @property

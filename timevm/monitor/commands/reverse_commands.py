@@ -7,6 +7,8 @@ from timevm.monitor.commands.context import Handler, MonitorContext
 from timevm.monitor.commands.errors import CommandError
 from timevm.qmp_schema.base import Empty
 from timevm.qmp_schema.extension import (
+    LOOK_BACK,
+    REPLAY_ONLY,
     TimevmCheckpoints,
     TimevmCount,
     TimevmMark,
@@ -58,8 +60,15 @@ async def stopped(context: MonitorContext, result: RunResult, *, arrived: Timevm
 
 
 async def _must_replay(context: MonitorContext) -> None:
-    if (await context.vm.replay_info()).mode is not ReplayMode.PLAY:
-        raise CommandError("going back is allowed only in play mode")
+    if context.vm.mode is ReplayMode.RECORD:
+        raise CommandError(f"{REPLAY_ONLY}: {LOOK_BACK}")
+    if context.vm.mode is not ReplayMode.PLAY:
+        raise CommandError(REPLAY_ONLY)
+
+
+async def look_back(context: MonitorContext, arguments: Empty) -> TimevmStopped:
+    result = await context.vm.look_back()
+    return await stopped(context, result, arrived=TimevmStopReason.RECORDING_ENDED)
 
 
 async def step(context: MonitorContext, arguments: TimevmCount) -> TimevmStopped:
@@ -170,4 +179,5 @@ HANDLERS: dict[str, Handler] = {
     "x-timevm-timeline": timeline,
     "x-timevm-query-checkpoints": query_checkpoints,
     "x-timevm-cancel": cancel,
+    "x-timevm-look-back": look_back,
 }

@@ -158,6 +158,11 @@ async def reverse_continue(call: Call) -> str:
     return await _where(call, await _execute(call, "x-timevm-reverse-continue"))
 
 
+async def look_back(call: Call) -> str:
+    where = await _where(call, await _execute(call, "x-timevm-look-back"))
+    return f"{where}the recording ends here, and this is its replay now: reverse_stepi, reverse_continue go back\n"
+
+
 async def last_write(call: Call) -> str:
     address, length = call.values["address"] & (1 << 63) - 1, call.values.get("length", 8)
     stopped: TimevmStopped = await _execute(call, "x-timevm-last-write", address=address, length=length)
@@ -252,6 +257,7 @@ ACTIONS: tuple[HmpCommand, ...] = (
         "tag",
         ("loadvm before-crash",),
     ),
+    HmpCommand(("look_back",), "end the recording here, and go on as its replay: one can go back at once", look_back),
     HmpCommand(
         ("memsave",),
         "write 'size' bytes of virtual memory to a file",
