@@ -10,6 +10,7 @@ from timevm.network.settings import LOOPBACK, UserSettings
 DNS_PORT = 53
 #: addresses given to guests at most
 LEASES = 16
+_EVERYBODY = IPv4Address("255.255.255.255")
 
 
 class Addressing:
@@ -50,9 +51,10 @@ class Addressing:
         found, network = IPv4Address(address), self._settings.network
         return found in network and found not in (network.network_address, network.broadcast_address)
 
-    @staticmethod
-    def is_group(address: bytes) -> bool:
-        return address[0] >= 224
+    def is_group(self, address: bytes) -> bool:
+        """Several at once: nobody complains of what is sent there."""
+        found = IPv4Address(address)
+        return found.is_multicast or found == _EVERYBODY or found == self._settings.network.broadcast_address
 
     def outside(self, address: bytes, port: int) -> tuple[str, int] | None:
         """The host's (address, port) that the guest means; None: it leads nowhere."""
@@ -65,4 +67,4 @@ class Addressing:
             return self._nameserver if port == DNS_PORT else None
         if found in self._settings.network or found.is_multicast or found.is_loopback or found.is_unspecified:
             return None
-        return None if address == b"\xff" * 4 or found.is_reserved else (str(found), port)
+        return None if found.is_reserved else (str(found), port)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 SERVER_PORT, CLIENT_PORT = 67, 68
-_FIXED = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
+_FIXED = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s")
 _MAGIC = b"\x63\x82\x53\x63"
 _REQUEST, _REPLY = 1, 2
 _ETHERNET, _ADDRESS_BYTES = 1, 6
@@ -47,9 +47,7 @@ def answer(request: bytes, offer: Offer, lease: Callable[[bytes, bytes | None], 
     """None: nothing is to be said.  ``lease(hardware, wanted)`` gives a client's address, None if there is none."""
     if len(request) < _FIXED.size + len(_MAGIC) or request[_FIXED.size : _FIXED.size + 4] != _MAGIC:
         return None
-    operation, kind, size, _, transaction, _, flags, client, _, _, gateway, hardware, _, _, _ = _FIXED.unpack_from(
-        request
-    )
+    operation, kind, size, _, transaction, _, flags, client, _, _, gateway, hardware, _, _ = _FIXED.unpack_from(request)
     if (operation, kind, size) != (_REQUEST, _ETHERNET, _ADDRESS_BYTES) or hardware[0] & 1:
         return None
     options = _read_options(request[_FIXED.size + 4 :])
@@ -67,7 +65,7 @@ def answer(request: bytes, offer: Offer, lease: Callable[[bytes, bytes | None], 
     given = bytes(4) if refused or message[0] == INFORM else address
     fixed = _FIXED.pack(
         _REPLY, _ETHERNET, _ADDRESS_BYTES, 0, transaction, 0, flags, client, given, offer.server, gateway,
-        hardware.ljust(16, b"\0"), b"", b"", b"",
+        hardware.ljust(16, b"\0"), b"", b"",
     )  # fmt: skip
     told = [(_KIND, bytes([said])), (_SERVER, offer.server)]
     if not refused:

@@ -123,7 +123,7 @@ class UserStack:
         datagram = Udp.read(packet) if packet.protocol == UDP else None
         everybody = packet.target in (EVERYBODY, self._addresses.host)
         if datagram is not None and datagram.target_port == dhcp.SERVER_PORT and everybody:
-            return self._take_dhcp(datagram)
+            return self._take_dhcp(datagram, now)
         actions = self._meet(packet.source, ethernet.source, now)
         if not self._addresses.is_guest(packet.source):
             return actions
@@ -149,15 +149,14 @@ class UserStack:
         message = Icmp(UNREACHABLE, code, bytes(4) + head)
         return self._send(Packet(self._addresses.host, guest, ICMP, message.write()))
 
-    def _take_dhcp(self, datagram: Udp) -> list[Action]:
+    def _take_dhcp(self, datagram: Udp, now: float) -> list[Action]:
         answer = dhcp.answer(datagram.payload, self._addresses.offer, self._lease)
         if answer is None:
             return []
-        if answer.address is not None:
-            self._neighbours[answer.address] = answer.hardware
         reply = Udp(dhcp.SERVER_PORT, dhcp.CLIENT_PORT, answer.payload)
         packet = Packet(self._addresses.host, EVERYBODY, UDP, reply.write(self._addresses.host, EVERYBODY))
-        return self._send(packet, answer.hardware)
+        met = [] if answer.address is None else self._meet(answer.address, answer.hardware, now)
+        return self._send(packet, answer.hardware) + met
 
     def _lease(self, hardware: bytes, wanted: bytes | None) -> bytes | None:
         """The same client gets the same address, the first one the first."""
@@ -180,7 +179,7 @@ class UserStack:
         place = self._addresses.outside(flow.other, flow.other_port)
         if known is None:
             if place is None or len(self._datagrams) >= MOST_DATAGRAM_FLOWS:
-                loud = packet.target != EVERYBODY and not self._addresses.is_group(packet.target)
+                loud = not self._addresses.is_group(packet.target)
                 return self._complain(packet.source, packet.head, HOST_UNREACHABLE) if loud else []
             known = self._datagrams[flow] = _DatagramFlow(now)
         known.used, known.head = now, packet.head
