@@ -114,6 +114,11 @@ class NetworkLinks:
         self._machine = machine
         self._inject = machine.inject
 
+    def listens(self, card: int) -> list[tuple[str, int]]:
+        """Where the forwarded ports of a card are heard, in the order of the rules: (host, port)."""
+        network = self._links[card].network
+        return [] if network is None else list(network.listens)
+
     async def close(self) -> None:
         """Idempotent."""
         self._inject = None
