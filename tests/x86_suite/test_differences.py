@@ -19,7 +19,6 @@ HIDDEN: list[tuple[Peer, str, str]] = [
     ("host", NUMBER.format(status="1e00"), NUMBER.format(status="1c00")),
     ("host", GATE.format(error="00000012"), GATE.format(error="0000000a")),
     ("qemu", EXCHANGE.format(high="00000000", low="12345678"), EXCHANGE.format(high="9abcdef0", low="12345678")),
-    ("qemu", ADDITION.format(source=5, result="01"), ADDITION.format(source=5, result="02")),
 ]
 SHOWN: list[tuple[Peer, str, str]] = [
     ("host", SHIFT.format(count="10", result="00000001"), SHIFT.format(count="10", result="00000002")),
@@ -29,7 +28,7 @@ SHOWN: list[tuple[Peer, str, str]] = [
     ("host", GATE.format(error="00000010"), GATE.format(error="00000008")),
     ("qemu", GATE.format(error="00000012"), GATE.format(error="0000000a")),
     ("host", EXCHANGE.format(high="00000000", low="12345678"), EXCHANGE.format(high="00000000", low="12345679")),
-    ("host", ADDITION.format(source=6, result="01"), ADDITION.format(source=6, result="02")),
+    ("host", ADDITION.format(source=5, result="01"), ADDITION.format(source=5, result="02")),
     ("host", "addl A=1 B=2 R=3", "addl A=1 B=2 R=4"),
 ]
 

@@ -22,11 +22,20 @@ FUNCTIONS = {
 }
 #: functions of the host's libm that only Unicorn's x87 calls, and whose results depend on the host
 HOST_FUNCTIONS = ("sin", "cos", "sincos", "tan", "atan2", "log", "pow")
+#: helpers that read what they have overwritten when both operands are the same register
+PAIRWISE = tuple(
+    f"{name}_{kind}"
+    for kind in ("mmx", "xmm")
+    for name in ("phaddw", "phaddd", "phaddsw", "phsubw", "phsubd", "phsubsw")
+)
 _interposed: list[object] = []
 
 
 def interpose(library: Any) -> None:
-    """Once in a process: our functions into Unicorn's linkage table, what they replace into ours."""
+    """Once in a process: our functions into Unicorn's linkage table, what they replace into ours.
+
+    Before the first engine that is to use them is made: each takes the addresses of helpers into a table of its own.
+    """
     if _interposed:
         return
     originals = hooks.Originals(*(unicorn_library.exported(name) for name in FUNCTIONS))
@@ -35,4 +44,9 @@ def interpose(library: Any) -> None:
         linkage.slot(name).value = address_of(library, function)
     for name in HOST_FUNCTIONS:
         linkage.slot(name).value = address_of(library, f"timevm_x87_{name}")
+    addresses = [unicorn_library.exported(f"helper_{name}_x86_64") for name in PAIRWISE]
+    library.timevm_x86_set_pairwise((ctypes.c_void_p * len(PAIRWISE))(*addresses))
+    places = linkage.places_of(addresses)
+    for name, address in zip(PAIRWISE, addresses, strict=True):
+        linkage.redirect(places[address], address_of(library, f"timevm_x86_{name}"))
     _interposed.append(originals)
