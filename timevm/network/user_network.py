@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -76,9 +77,8 @@ class UserNetwork:
                     self.listens.append(self._datagrams.listen(rule))
             except OSError as error:
                 await self.close()
-                raise HostError(
-                    f"Could not set up host forwarding rule '{rule.text}': {error.strerror or error}"
-                ) from error
+                why = os.strerror(error.errno) if error.errno else str(error)
+                raise HostError(f"Could not set up host forwarding rule '{rule.text}': {why}") from error
 
     async def _listen(self, rule: Forward) -> None:
         async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
