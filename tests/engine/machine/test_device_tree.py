@@ -12,7 +12,8 @@ import fdt
 import pytest
 
 from timevm.engine.machine.builder import device_tree_of
-from timevm.engine.machine.device_tree import KEY_POWER, Node, Wishes, build
+from timevm.engine.machine.device_tree import KEY_POWER, build
+from timevm.engine.machine.flattened_tree import Node, Wishes
 from timevm.engine.machine.spec import CPU_MODELS, GIB, MIB, MachineSpec
 from timevm.errors import HostError, UserError
 

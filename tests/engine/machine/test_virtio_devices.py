@@ -12,7 +12,8 @@ from tests.engine.devices.wires import Wire
 from timevm.engine.devices.virtio_blk import VirtioBlk
 from timevm.engine.devices.virtio_mmio import Register
 from timevm.engine.devices.virtio_rng import VirtioRng
-from timevm.engine.machine.boards.virtio_slots import BASE, COUNT, FIRST_INTERRUPT, SIZE, fill_slots
+from timevm.engine.machine.boards.virt import VIRTIO
+from timevm.engine.machine.boards.virtio_slots import fill_slots
 from timevm.engine.machine.disks import Disks, open_disks
 from timevm.engine.machine.network_cards import Cables
 from timevm.engine.machine.spec import Blockdev, DeviceOption, Drive, MachineSpec
@@ -42,7 +43,7 @@ def disks_of() -> Iterator[list[Disks]]:
 
 def devices(spec: MachineSpec, opened: list[Disks]) -> list[VirtioBlk | VirtioRng]:
     opened.append(open_disks(spec))
-    found = list(make_devices(spec, opened[-1], Cables.of(spec), Memory(), b"seed", "device"))
+    found = list(make_devices(spec, opened[-1], Cables.of(spec), lambda name: Memory(), b"seed", "device"))
     assert all(isinstance(one, VirtioBlk | VirtioRng) for one in found)
     return found  # type: ignore[return-value]  # just checked
 
@@ -57,13 +58,13 @@ def test_devices_come_in_the_order_of_the_command_line(tmp_path: Path, disks_of:
     )
     found = devices(spec, disks_of)
     assert [one.name for one in found] == ["dev-a", "virtio-rng0", "dev-b", "virtio-rng1", "virtio-blk virtio0"]
-    slots = fill_slots(found, lambda number: Wire())
+    slots = fill_slots(found, VIRTIO, lambda number: Wire())
     assert list(slots.devices) == [f"virtio-mmio.{number}" for number in range(27, 32)]
-    assert len(slots.windows) == len(slots.nodes) == COUNT
+    assert len(slots.windows) == len(slots.nodes) == VIRTIO.count
     ids = [window.handler.read(Register.DEVICE_ID, 4) for window in slots.windows]
     assert ids == [0] * 27 + [2, 4, 2, 4, 2], "QEMU fills the slots from the last one on"
-    assert slots.windows[31].base == BASE + 31 * SIZE == 0x0A003E00
-    assert slots.nodes[31].interrupt == FIRST_INTERRUPT + 31 and slots.nodes[31].trigger == 1
+    assert slots.windows[31].base == VIRTIO.base + 31 * VIRTIO.size == 0x0A003E00
+    assert slots.nodes[31].interrupt == VIRTIO.first_interrupt + 31 and slots.nodes[31].trigger == 1
 
 
 def test_two_entropy_sources_give_different_bytes(disks_of: list[Disks]) -> None:
@@ -75,7 +76,7 @@ def test_two_entropy_sources_give_different_bytes(disks_of: list[Disks]) -> None
 def test_more_devices_than_slots_are_refused(disks_of: list[Disks]) -> None:
     found = devices(MachineSpec(devices=(ENTROPY,) * 33), disks_of)
     with pytest.raises(UserError, match="32 places for virtio devices, 33 are asked for"):
-        fill_slots(found, lambda number: Wire())
+        fill_slots(found, VIRTIO, lambda number: Wire())
 
 
 def test_options_of_a_disk(disks_of: list[Disks]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fdt
 
-from timevm.engine.machine.device_tree import argument_bytes
+from timevm.engine.machine.flattened_tree import argument_bytes
 from timevm.engine.machine.images import File
 from timevm.errors import UserError
 

@@ -15,9 +15,10 @@ from timevm.engine.devices.pl011 import Pl011
 from timevm.engine.devices.pl031 import Pl031
 from timevm.engine.devices.pl061 import Pl061
 from timevm.engine.machine.assembly import Assembly, Order, SerialPort
-from timevm.engine.machine.boards.virtio_slots import fill_slots
+from timevm.engine.machine.boards.virtio_slots import MODERN_VIRTIO, Places, fill_slots
 from timevm.engine.machine.bus import Window, map_windows
-from timevm.engine.machine.device_tree import GPIO, Node, Wishes, build
+from timevm.engine.machine.device_tree import EDGE_RISING, GPIO, build
+from timevm.engine.machine.flattened_tree import Node, Wishes
 from timevm.engine.machine.linux_arm64_boot import place
 from timevm.engine.machine.memory import SystemMemory
 from timevm.engine.machine.outcome import MemoryRegion
@@ -48,8 +49,8 @@ PINS = Node(
 POWER_KEY_LINE = 3
 #: interrupt ids of the CPU's own timers (private interrupts: Arm BSA, table 9)
 TIMER_INTERRUPTS = {"virtual-timer": 27, "physical-timer": 30}
-#: QEMU's ``-global virtio-mmio.force-legacy=off``
-MODERN_VIRTIO = ("virtio-mmio.force-legacy", "off")
+#: of two disks the *last* one on the command line is vda: Linux looks at the slots by ascending address
+VIRTIO = Places(0x0A00_0000, 0x200, 32, first_interrupt=16, trigger=EDGE_RISING, flags=("dma-coherent",))
 #: each CPU model's compatible string in the device tree
 CPU_COMPATIBLE = {
     "cortex-a53": "arm,cortex-a53",
@@ -104,7 +105,8 @@ def assemble(order: Order) -> Assembly:
     power_key = GpioKey("power-key", pins.line(POWER_KEY_LINE), clock)
     devices: dict[str, Stateful] = {device.name: device for device in (gic, uart, rtc, pins, power_key)}
     slots = fill_slots(
-        make_devices(spec, order.disks, order.cables, memory, order.seed, "device"),
+        make_devices(spec, order.disks, order.cables, memory.of, order.seed, "device"),
+        VIRTIO,
         lambda number: gic.line(FIRST_SPI + number),
         modern=(MODERN_VIRTIO in spec.machine_properties),
     )
@@ -151,6 +153,7 @@ def assemble(order: Order) -> Assembly:
     return Assembly(
         cpu=cpu,
         ram=ram,
+        memory=memory,
         clock=clock,
         devices=devices,
         serial=[SerialPort(uart.receive, uart.capacity)],
