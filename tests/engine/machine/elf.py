@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-EM_386, EM_ARM, EM_X86_64, EM_AARCH64 = 3, 40, 62, 183
+EM_386, EM_ARM, EM_X86_64, EM_AARCH64, EM_RISCV = 3, 40, 62, 183, 243
 PT_LOAD, PT_NOTE = 1, 4
 HEADER, PROGRAM_HEADER = 64, 56
 

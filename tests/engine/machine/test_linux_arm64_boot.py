@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tests.engine.machine.elf import EM_X86_64, Segment, elf64
 from timevm.engine.machine.images import File, Images
-from timevm.engine.machine.linux_arm64_boot import LARGEST_DTB, Placement, place
+from timevm.engine.machine.linux_arm64_boot import LARGEST_DTB, place
+from timevm.engine.machine.placement import Placement
 from timevm.engine.machine.spec import GIB, MIB, Loader, LoaderData, MachineSpec
 from timevm.errors import UserError
 

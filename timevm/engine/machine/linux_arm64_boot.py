@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from timevm.engine.machine.given_tree import adapted
 from timevm.engine.machine.images import ELF_MAGIC, Images, Piece, elf_pieces, unpacked
 from timevm.engine.machine.loaders import check_places, loader_pieces
+from timevm.engine.machine.placement import Placement
 from timevm.engine.machine.spec import MIB, MachineSpec
 from timevm.errors import UserError
 
@@ -21,17 +21,6 @@ LEAST_OFFSET, UP = 4096, 2 * MIB
 DTB_ALIGNMENT = 2 * MIB
 #: a device tree blob may be this large (booting.rst, section 2)
 LARGEST_DTB = 2 * MIB
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """What is written into RAM before the first instruction, which is at ``start`` with ``arguments`` in x0…"""
-
-    pieces: tuple[Piece, ...]
-    start: int
-    arguments: tuple[int, ...]
-    #: the blob, among the pieces or not
-    device_tree: bytes
 
 
 def place(
