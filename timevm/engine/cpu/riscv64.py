@@ -1,0 +1,366 @@
+"""A RISC-V processor on Unicorn: the ``Cpu`` protocol for rv64 and sifive-u54 (RV64IMAFDC, M, S and U mode, Sv39 to
+Sv57).
+
+What runs per block, per trap or per translation is native (``native/riscv64*.c``); Python is called for device
+registers and for calls of the supervisor's firmware.  All timers are the board's: it drives ``stip`` and ``mtip``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from ctypes import c_uint64, c_void_p
+from typing import Any
+
+import unicorn
+from unicorn import riscv_const as riscv
+from unicorn import unicorn_const as const
+
+from timevm.engine.cpu import riscv64_private as private
+from timevm.engine.cpu import unicorn_library
+from timevm.engine.cpu.base import MmioHandler, Stop, StopKind, WatchKind
+from timevm.engine.cpu.code_trace import CodeTrace
+from timevm.engine.cpu.native import STOP_FIRMWARE_CALL, STOP_KICK
+from timevm.engine.cpu.native import riscv64 as hooks
+from timevm.engine.cpu.riscv64_interposed import interpose
+from timevm.engine.cpu.riscv64_registers import COUNTERS, REGISTERS
+from timevm.engine.cpu.riscv64_state import LINES, CpuState
+from timevm.engine.cpu.sbi import Arguments, SbiOutcome
+from timevm.engine.cpu.unicorn_cpu import PAGE, TOP, UnicornCpu, UnicornWindow, address_of, no_output
+from timevm.errors import GuestError, InternalError, UserError
+
+#: both are what Unicorn calls a U54; QEMU's rv64 has more extensions, which the device tree must not name
+MODELS = ("rv64", "sifive-u54")
+#: the ``time`` register counts 10 MHz, as on QEMU's virt
+NS_PER_TICK = 100
+TRANSLATION_BUFFER = 128 << 20
+A0, A6, A7 = 10, 16, 17
+#: nothing answers there, or a device, which holds no instructions
+FETCH_ERRORS = (const.UC_ERR_FETCH_UNMAPPED, const.UC_ERR_FETCH_PROT)
+
+
+class Riscv64Cpu(UnicornCpu):
+    """See ``Cpu``.  ``time_shift``: virtual ns = (icount << time_shift) + warp.
+
+    ``sbi(extension, function, arguments)`` is the supervisor's firmware (``timevm.engine.cpu.sbi``): with it a reset
+    enters S-mode, and ECALL from there calls it.  None: a reset enters M-mode, and the guest is its own firmware.
+    Interrupt lines are the bits of mip: ``ssip``, ``msip``, ``stip``, ``mtip``, ``seip``, ``meip``.
+    """
+
+    registers = REGISTERS
+    suffix = "riscv64"
+    access_hook = "timevm_riscv64_access"
+    shortest_instruction = 2
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        time_shift: int,
+        seed: int,
+        sbi: Callable[[int, int, Arguments], SbiOutcome] | None = None,
+        translation_buffer: int = TRANSLATION_BUFFER,
+        exit_checks: bool = False,
+    ) -> None:
+        """Raises UserError for an unknown model, InternalError for a Unicorn that is not the known one.
+
+        ``translation_buffer`` (bytes) and ``exit_checks`` (Unicorn's slow checks before each block and after each load
+        and store) change nothing but speed.  ``seed`` is for random numbers, which no model offers yet.
+        """
+        if model not in MODELS:
+            raise UserError(f"unable to find CPU model '{model}' (known: {', '.join(MODELS)})")
+        private.prove()
+        self.model = model
+        self._sbi = sbi
+        self._unicorn = unicorn.Uc(const.UC_ARCH_RISCV, const.UC_MODE_RISCV64, private.MODEL)
+        self._unicorn.ctl_set_tcg_buffer_size(translation_buffer)
+        self._unicorn.ctl_exits_enabled(True)
+        self._unicorn.reg_read(riscv.UC_RISCV_REG_PC)  # Unicorn makes its CPU at the first use, after these settings
+        cpu_state = private.find_cpu_state(self._unicorn)
+        self._env = cpu_state + private.ENV
+        self._ram_offset = unicorn_library.function("qemu_ram_addr_from_host_riscv64", c_uint64, c_void_p, c_uint64)
+        self._asked: tuple[StopKind, int | None] | None = None
+        self._trace: CodeTrace | None = None
+        self._make_native(cpu_state, time_shift, exit_checks)
+        interpose(self._library)
+        if not exit_checks:
+            ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
+        self._add_hooks()
+        self._saved = CpuState(cpu_state)
+
+    # ---- construction
+
+    def _make_native(self, cpu_state: int, time_shift: int, exit_checks: bool) -> None:
+        env, exported = self._env, unicorn_library.exported
+        library = hooks.load()
+        self.native = hooks.Riscv64(
+            env=env,
+            x=env + private.GENERAL,
+            bad_address=env + private.BAD_ADDRESS,
+            mode=env + private.MODE,
+            status=env + private.STATUS,
+            pending=env + private.PENDING,
+            enabled=env + private.ENABLED,
+            delegated=env + private.DELEGATED,
+            translation=env + private.TRANSLATION,
+            counters_supervisor=env + private.COUNTERS_SUPERVISOR,
+            counters_user=env + private.COUNTERS_USER,
+            error=unicorn_library.handle_of(self._unicorn) + private.error_offset(),
+            time_shift=time_shift,
+            has_firmware=int(self._sbi is not None),
+            block_checks=int(exit_checks),
+            call=hooks.Calls(
+                emu_start=exported("uc_emu_start"),
+                code_page=exported("get_page_addr_code_hostp_riscv64"),
+                watch_writes=exported("tlb_reset_dirty_riscv64"),
+                flush_tlb=exported("tlb_flush_riscv64"),
+            ),
+        )
+        self._adopt(library, self.native, self.native.engine, cpu_state)
+        calls = self._unicorn_calls("riscv_cpu_do_interrupt", "riscv_cpu_get_phys_page_debug")
+        # Unicorn's would mark pages as accessed
+        calls.translate = address_of(library, "timevm_riscv64_translate_page")
+        self.native.engine.call = calls
+        self._place_common(
+            pc=env + private.PC,
+            next_block_flags=cpu_state + private.NEXT_BLOCK_FLAGS,
+            exception_index=cpu_state + private.EXCEPTION_INDEX,
+            access_host_pc=cpu_state + private.ACCESS_HOST_PC,
+        )
+        self._pc = c_uint64.from_address(env + private.PC)
+        self._pending = c_uint64.from_address(env + private.PENDING)
+        self._enabled = c_uint64.from_address(env + private.ENABLED)
+
+    def _add_hooks(self) -> None:
+        self.native.block_hook = self._hook(const.UC_HOOK_BLOCK, "timevm_riscv64_block")
+        self._hook(const.UC_HOOK_INTR, "timevm_riscv64_exception")
+        self._hook(const.UC_HOOK_INSN_INVALID, "timevm_riscv64_break")
+        for kind in (const.UC_HOOK_MEM_READ_UNMAPPED, const.UC_HOOK_MEM_WRITE_UNMAPPED):
+            self._hook(kind, "timevm_riscv64_unmapped")
+
+    # ---- memory
+
+    def map_ram(self, base: int, host_address: int, size: int) -> None:
+        """``base``, ``host_address`` and ``size`` in whole pages."""
+        if self.native.ram_count == hooks.MAX_RAM_RANGES:
+            raise InternalError(f"more than {hooks.MAX_RAM_RANGES} ranges of memory")
+        error = unicorn_library.mem_map_ptr(self._handle, base, size, const.UC_PROT_ALL, host_address)
+        unicorn_library.check(error, f"map memory at {base:#x}")
+        offset = self._ram_offset(self._handle, host_address)
+        self.native.ram[self.native.ram_count] = hooks.RamRange(base, base + size, offset, host_address)
+        self.native.ram_count += 1
+        pages = max((entry.offset + entry.end - entry.base) // PAGE for entry in self.native.ram)
+        self._code_pages = (hooks.CodePage * pages)()
+        self.native.code_pages = ctypes.addressof(self._code_pages)
+        self.native.code_page_count = pages
+
+    def map_mmio(
+        self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output
+    ) -> UnicornWindow:
+        """``output`` gets what is written to the register named by ``UnicornWindow.set_output``."""
+        window = self._new_window(handler, output)
+        self._map_window(base, size, "timevm_riscv64_device", ctypes.addressof(window.twin))
+        return window
+
+    def code_changed(self, base: int, size: int) -> None:
+        self._library.timevm_riscv64_code_changed(self._address, base, size)
+
+    def translate(self, address: int) -> int | None:
+        page = self._library.timevm_riscv64_page(self._address, address & TOP)
+        return None if page == TOP else int(page) | (address & PAGE - 1)
+
+    # ---- running
+
+    @property
+    def icount(self) -> int:
+        machine = self.native
+        return int(machine.engine.horizon - machine.engine.budget - machine.in_access)
+
+    @property
+    def _stop_pc(self) -> int:
+        return self._pc.value
+
+    def _wakes(self) -> bool:
+        return self.interrupt_pending()
+
+    def _start(self, icount: int) -> int:
+        engine = self.native.engine
+        engine.horizon, engine.budget = icount, 0
+        return int(self._library.timevm_riscv64_run(self._address))
+
+    def ask_stop(self, kind: StopKind, exit_code: int | None = None) -> None:
+        """CPU thread, also in a device access: ``run`` returns with this kind of stop before the next instruction.
+
+        For what devices of the board do: POWER_OFF (``exit_code``: see ``Stop``), RESET.
+        """
+        self._asked = kind, exit_code
+        self.native.engine.stop = STOP_FIRMWARE_CALL
+        self._look_soon()
+
+    def _stopped(self, reason: int, error: int) -> Stop | None:
+        if error in FETCH_ERRORS:
+            self._library.timevm_riscv64_fetch_fault(self._address)
+            return None
+        icount, pc = self.icount, self._pc.value
+        if error != const.UC_ERR_OK:
+            raise GuestError(f"the CPU cannot go on at {pc:#x} after {icount} instructions: {unicorn.UcError(error)}")
+        if reason == STOP_FIRMWARE_CALL:
+            return self._asked_stop() or self._firmware_call()
+        stop = self._common_stop(reason)
+        if stop is not None:
+            return stop
+        # WFI: nothing stopped it, it halted by itself
+        return self._wait()
+
+    def _asked_stop(self) -> Stop | None:
+        if self._asked is None:
+            return None
+        (kind, exit_code), self._asked = self._asked, None
+        return Stop(kind, self.icount, self._pc.value, exit_code=exit_code)
+
+    def _wait(self) -> Stop | None:
+        self._waiting = not self.interrupt_pending()
+        return Stop(StopKind.IDLE, self.icount, self._pc.value) if self._waiting else None
+
+    def _firmware_call(self) -> Stop | None:
+        """The CPU stands behind its ECALL, which is counted (SBI specification 3)."""
+        assert self._sbi is not None
+        x = (c_uint64 * 32).from_address(self._env + private.GENERAL)
+        a0, a1, a2, a3, a4, a5, function, extension = x[A0 : A7 + 1]
+        outcome = self._sbi(extension, function, (a0, a1, a2, a3, a4, a5))
+        x[A0] = outcome.error & TOP
+        if outcome.value is not None:
+            x[A0 + 1] = outcome.value & TOP
+        if outcome.fence:
+            self._saved.forget_translations()
+        if outcome.stop is not None:
+            return Stop(outcome.stop, self.icount, self._pc.value)
+        asked = self._asked_stop()
+        if asked is not None:
+            return asked
+        if outcome.wait:
+            return self._wait()
+        # a device that was asked for something may have a deadline now
+        return self._common_stop(STOP_KICK) if self._common.kick else None
+
+    def limit_blocks(self, instructions: int) -> None:
+        """Let no block run for longer; 0: as long as it was translated.  Changes nothing but speed.
+
+        1 is the reference that fast runs are compared with: the native hooks look before each instruction, as if the
+        run were stopped there, and Unicorn translates each for itself.  About 150 ns an instruction.
+        """
+        self.native.longest_block = instructions
+
+    # ---- interrupts and time
+
+    def set_interrupt(self, line: str, level: bool) -> None:
+        if level:
+            self._pending.value |= LINES[line]
+            self._look_soon()
+        else:
+            self._pending.value &= ~LINES[line]
+
+    def interrupt_pending(self) -> bool:
+        """True if an interrupt would wake the CPU from WFI: one that is not enabled does not."""
+        return bool(self._pending.value & self._enabled.value)
+
+    def set_warp(self, ns: int) -> None:
+        self.native.warp_ns = ns
+
+    def next_timer(self) -> int | None:
+        """None: all timers are the board's."""
+        return None
+
+    def fire_timers(self) -> None:
+        """There are none."""
+
+    # ---- registers
+
+    def read_register(self, name: str) -> int:
+        """Raises UserError for a name that is not in ``registers``."""
+        if name in COUNTERS:
+            icount = self.icount
+            now = (icount << self.native.time_shift) + self.native.warp_ns
+            return now // NS_PER_TICK if name == "time" else icount
+        return self._saved.read(name)
+
+    def write_register(self, name: str, value: int) -> None:
+        """Raises UserError for a name that is not in ``registers``."""
+        if name in COUNTERS:
+            raise UserError(f"'{name}' counts the instructions since reset: it cannot be written")
+        icount = self.icount
+        self._saved.write(name, value)
+        self._place(icount)
+
+    # ---- stops
+
+    def _apply_breakpoints(self, changed: frozenset[int]) -> None:
+        """Costs the translation of a few blocks for each that comes or goes: blocks begin at breakpoints."""
+        ordered = sorted(self._breakpoints)
+        self._breakpoint_table = (c_uint64 * max(1, len(ordered)))(*ordered)
+        self.native.breakpoints = ctypes.addressof(self._breakpoint_table)
+        self.native.breakpoint_count = len(ordered)
+
+    def _apply_watchpoints(self) -> None:
+        """Stores: the TLB knows which pages are watched.  Loads: all of them are looked at, and slow."""
+        super()._apply_watchpoints()
+        if any(watch.kind is not WatchKind.WRITE for watch in self._watchpoints):
+            self._watch_hooks.append(self._hook(const.UC_HOOK_MEM_READ, self.access_hook))
+
+    def _watched_ranges(self) -> list[tuple[int, int]]:
+        return []
+
+    def _forget_fast_paths(self, reads: bool) -> None:
+        self._saved.forget_translations()
+        if reads:
+            self.flush_translations()
+
+    def trace_code(self) -> CodeTrace:
+        if self._trace is None:
+            self._trace = CodeTrace()
+            self.native.executed = self._trace.address
+        return self._trace
+
+    # ---- state
+
+    def _place(self, icount: int) -> None:
+        """The CPU stands between two instructions at ``icount``, whatever it did before."""
+        engine = self.native.engine
+        engine.skip_breakpoint_at = engine.skip_watchpoint_at = -1
+        engine.horizon, engine.budget = icount, 0
+        self.native.in_access = 0
+
+    def reset(self, pc: int, arguments: Sequence[int]) -> None:
+        icount = self.icount
+        self._saved.power_on()
+        if self._sbi is not None:
+            self._saved.leave_firmware()
+        x = (c_uint64 * 32).from_address(self._env + private.GENERAL)
+        for index, value in enumerate(arguments):
+            x[A0 + index] = value & TOP
+        self._pc.value = pc & TOP
+        self._place(icount)
+        self.native.tlb_stale = 0
+        self._waiting = False
+        self._asked = None
+
+    def state(self) -> dict[str, Any]:
+        """``context`` is Unicorn's CPU structure up to where pointers and caches begin; interrupt lines are in it."""
+        return {
+            "model": self.model,
+            "context": self._saved.context(),
+            "float_flags": self._saved.float_flags(),
+            "icount": self.icount,
+            "waiting": self._waiting,
+            "warp_ns": int(self.native.warp_ns),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The caller has written RAM, and names changed pages that may hold code by ``code_changed``."""
+        if state["model"] != self.model or len(state["context"]) != private.CONTEXT:
+            raise UserError(f"the snapshot is of a {state['model']}, this machine has a {self.model}")
+        self._saved.restore(state["context"], state["float_flags"])
+        self._waiting = state["waiting"]
+        self._asked = None
+        self.native.warp_ns = state["warp_ns"]
+        self._place(state["icount"])

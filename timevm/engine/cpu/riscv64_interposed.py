@@ -1,0 +1,70 @@
+"""Which of Unicorn's internal calls go to functions of ours on RISC-V (decision 0150)."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_int, c_void_p
+from typing import Any
+
+from timevm.engine.cpu import linkage, unicorn_library
+from timevm.engine.cpu.native import riscv64 as hooks
+from timevm.engine.cpu.unicorn_cpu import address_of
+
+#: for CPUs that are not ours each calls on what it replaces; in the order of ``hooks.Originals``
+FUNCTIONS = {
+    "translator_loop_riscv64": "timevm_riscv64_translate",
+    "tlb_reset_dirty_by_vaddr_riscv64": "timevm_riscv64_watch_by_address",
+    "tb_invalidate_phys_page_fast_riscv64": "timevm_riscv64_store_to_watched",
+    "tlb_set_dirty_riscv64": "timevm_riscv64_stop_watching",
+    "tlb_set_page_riscv64": "timevm_riscv64_fill",
+    "cpu_watchpoint_address_matches_riscv64": "timevm_riscv64_is_data_watched",
+    "cpu_check_watchpoint_riscv64": "timevm_riscv64_watched_access",
+    "riscv_cpu_update_mip_riscv64": "timevm_riscv64_update_pending",
+    "tcg_gen_callN_riscv64": "timevm_riscv64_generate_call",
+}
+#: control registers that count, as all may read them (``cycle``, ``time``, ``instret`` and those behind) and as M-mode
+TIME = 0xC01
+COUNTERS = (0xC00, 0xC02, 0xB00, 0xB02)
+PUBLIC_COUNTERS = range(0xC00, 0xC20)
+SUPERVISOR_ENABLED, ENABLED = 0x104, 0x304
+_interposed: list[object] = []
+
+
+def interpose(library: Any) -> None:
+    """Once in a process: our functions into Unicorn's tables, what they replace into ours."""
+    if _interposed:
+        return
+    get = unicorn_library.function("riscv_get_csr_ops_riscv64", None, c_int, c_void_p)
+    put = unicorn_library.function("riscv_set_csr_ops_riscv64", None, c_int, c_void_p)
+
+    def calls_of(number: int) -> hooks.RegisterCalls:
+        calls = hooks.RegisterCalls()
+        get(number, ctypes.addressof(calls))
+        return calls
+
+    originals = hooks.Originals(
+        *(unicorn_library.exported(name) for name in FUNCTIONS),
+        block_check=unicorn_library.exported("helper_check_exit_request_riscv64"),
+        counter=calls_of(COUNTERS[0]),
+        time=calls_of(TIME),
+        enabled=calls_of(ENABLED),
+        supervisor_enabled=calls_of(SUPERVISOR_ENABLED),
+    )
+    library.timevm_riscv64_set_originals(ctypes.addressof(originals))
+    for name, function in FUNCTIONS.items():
+        linkage.slot(name).value = address_of(library, function)
+
+    def replace(number: int, **functions: str) -> None:
+        calls = calls_of(number)
+        for field, name in functions.items():
+            setattr(calls, field, address_of(library, f"timevm_riscv64_{name}"))
+        put(number, ctypes.addressof(calls))
+
+    for number in COUNTERS:
+        replace(number, read="read_counter")
+    replace(TIME, read="read_time")
+    for number in PUBLIC_COUNTERS:
+        replace(number, allowed="counter_allowed")
+    replace(ENABLED, write="write_enabled")
+    replace(SUPERVISOR_ENABLED, write="write_supervisor_enabled")
+    _interposed.append(originals)
