@@ -17,7 +17,7 @@ from tests.engine.cpu.x86_assembler import assemble
 from tests.unicorn_facts.scratch import exported
 from timevm.engine.cpu import linkage, unicorn_library
 from timevm.engine.cpu import x86_64_private as private
-from timevm.engine.cpu.x86_64_interposed import PAIRWISE
+from timevm.engine.cpu.x86_64_interposed import HELPERS
 
 CODE, DATA, STACK = 0x1_0000, 0x2_0000, 0x3_0000
 SIZE = 0x1_0000
@@ -106,7 +106,7 @@ def test_unicorn_calls_itself_through_its_linkage_table(name: str) -> None:
     assert linkage.slot(f"{name}_x86_64").value
 
 
-@pytest.mark.parametrize("name", PAIRWISE)
+@pytest.mark.parametrize("name", HELPERS)
 def test_a_helper_stands_in_the_table_of_helpers_and_in_the_global_offset_table(name: str) -> None:
     """Translated code has its address from one, which has to be known in the other."""
     address = unicorn_library.exported(f"helper_{name}_x86_64")

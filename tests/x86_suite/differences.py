@@ -83,9 +83,6 @@ FAILING = {
     "test-i386-fyl2xp1": Failing(1098, BEFORE_51),
     "test-i386-pseudo-denormal": Failing(3, BEFORE_51),
     "test-i386-snan-convert": Failing(4, BEFORE_51),
-    "test-i386-pcmpistri": Failing(
-        1, "PCMPISTRI in Unicorn: an ordered comparison does not find a substring that the end cuts off"
-    ),
     "test-i386-sse-exceptions": Failing(88, "Unicorn's SSE records no exceptions in MXCSR: QEMU's before 5.1"),
 }
 

@@ -166,13 +166,13 @@ def operands(rng: random.Random) -> bytes:
     return b"".join(half().to_bytes(8, "little") for _ in range(4 * COUNT))
 
 
-def on_host(machine_code: bytes, data: bytes) -> bytes:
-    area = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+def on_host(machine_code: bytes, data: bytes, count: int = COUNT, size: int = 32 * COUNT) -> bytes:
+    area = mmap.mmap(-1, 1 << 16, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     area.write(machine_code)
     anchor = ctypes.c_char.from_buffer(area)
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32)(ctypes.addressof(anchor))
-    output = ctypes.create_string_buffer(32 * COUNT)
-    function(ctypes.addressof(output), data, COUNT)
+    output = ctypes.create_string_buffer(size)
+    function(ctypes.addressof(output), data, count)
     del anchor
     return output.raw
 

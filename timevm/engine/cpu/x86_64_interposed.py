@@ -1,11 +1,13 @@
-"""Which of Unicorn's internal calls go to functions of ours on x86 (decisions 0080, 0083, 0140)."""
+"""Which of Unicorn's internal calls go to functions of ours on x86 (decisions 0080, 0083, 0140, 0142)."""
 
 from __future__ import annotations
 
 import ctypes
+from ctypes import c_uint64
 from typing import Any
 
 from timevm.engine.cpu import linkage, unicorn_library
+from timevm.engine.cpu import x86_64_private as private
 from timevm.engine.cpu.native import x86_64 as hooks
 from timevm.engine.cpu.unicorn_cpu import address_of
 
@@ -22,11 +24,11 @@ FUNCTIONS = {
 }
 #: functions of the host's libm that only Unicorn's x87 calls, and whose results depend on the host
 HOST_FUNCTIONS = ("sin", "cos", "sincos", "tan", "atan2", "log", "pow")
-#: helpers that read what they have overwritten when both operands are the same register
-PAIRWISE = tuple(
-    f"{name}_{kind}"
-    for kind in ("mmx", "xmm")
-    for name in ("phaddw", "phaddd", "phaddsw", "phsubw", "phsubd", "phsubsw")
+#: helpers that do not always do what their instruction does, in the order of ``x86_64_vectors.c``
+HELPERS = (
+    *(f"{name}_mmx" for name in ("phaddw", "phaddd", "phaddsw", "phsubw", "phsubd", "phsubsw")),
+    *(f"{name}_xmm" for name in ("phaddw", "phaddd", "phaddsw", "phsubw", "phsubd", "phsubsw")),
+    *(f"{name}_xmm" for name in ("pcmpistri", "pcmpistrm", "pcmpestri", "pcmpestrm")),
 )
 _interposed: list[object] = []
 
@@ -44,9 +46,13 @@ def interpose(library: Any) -> None:
         linkage.slot(name).value = address_of(library, function)
     for name in HOST_FUNCTIONS:
         linkage.slot(name).value = address_of(library, f"timevm_x87_{name}")
-    addresses = [unicorn_library.exported(f"helper_{name}_x86_64") for name in PAIRWISE]
-    library.timevm_x86_set_pairwise((ctypes.c_void_p * len(PAIRWISE))(*addresses))
-    places = linkage.places_of(addresses)
-    for name, address in zip(PAIRWISE, addresses, strict=True):
-        linkage.redirect(places[address], address_of(library, f"timevm_x86_{name}"))
+    _replace_helpers(library)
     _interposed.append(originals)
+
+
+def _replace_helpers(library: Any) -> None:
+    addresses = [unicorn_library.exported(f"helper_{name}_x86_64") for name in HELPERS]
+    library.timevm_x86_set_vector_helpers((c_uint64 * (len(HELPERS) + 1))(*addresses, private.VECTORS))
+    places = linkage.places_of(addresses)
+    for name, address in zip(HELPERS, addresses, strict=True):
+        linkage.redirect(places[address], address_of(library, f"timevm_x86_{name}"))
