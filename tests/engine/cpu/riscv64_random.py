@@ -1,0 +1,209 @@
+"""Random RISC-V programs that end at a given icount whatever they do; ``python -m tests.engine.cpu.riscv64_random N``.
+
+Arithmetic, memory (aligned or not, RAM, nothing, a device that pulses an interrupt), reservations and atomics, floating
+point, control registers, traps of all kinds, stores into the program itself.  The trap handler counts what it sees and
+goes on behind the instruction.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+
+from tests.engine.cpu import riscv64_assembler as a
+from tests.engine.cpu.riscv64_board import COUNTER, DATA, DEVICE, HANDLER, HOLE, LINE, RAM, RiscvBoard
+from timevm.engine.cpu.base import StopKind
+
+#: instructions that a program runs
+LENGTH = 700
+#: x26: the handler's sum, x27 data, x28 the device, x29 nothing, x30 the program, x31 and x25 the handler's own
+SUM, DATA_AT, DEVICE_AT, HOLE_AT, PROGRAM_AT, SCRATCH, SCRATCH_2 = 26, 27, 28, 29, 30, 31, 25
+REGISTERS = (1, 2, 3, 5, 8, 9, 10, 11, 12, 13, 14, 15)
+COMPRESSED = (8, 9, 10, 11, 12, 13, 14, 15)
+
+#: Interrupts lower the line.  Exceptions go on behind the instruction, whose length is in its two low bits.
+HANDLER_CODE = [
+    a.csrr(SCRATCH, "mcause"),
+    a.add(SUM, SUM, SCRATCH),
+    a.branch(5, SCRATCH, 0, 12),
+    a.store(0, DEVICE_AT, LINE, 2),
+    a.MRET,
+    a.csrr(SCRATCH_2, "mtval"),
+    a.xor(SUM, SUM, SCRATCH_2),
+    a.csrr(SCRATCH, "mepc"),
+    a.load(SCRATCH_2, SCRATCH, 0, 4),
+    a.andi(SCRATCH_2, SCRATCH_2, 3),
+    a.addi(SCRATCH_2, SCRATCH_2, -3),
+    a.addi(SCRATCH, SCRATCH, 2),
+    a.bne(SCRATCH_2, 0, 8),
+    a.addi(SCRATCH, SCRATCH, 2),
+    a.csrw("mepc", SCRATCH),
+    a.MRET,
+]
+
+
+def _one(rng: random.Random) -> list[int]:
+    rd, rs1, rs2 = (rng.choice(REGISTERS) for _ in range(3))
+    c1, c2 = rng.choice(COMPRESSED), rng.choice(COMPRESSED)
+    offset = rng.randrange(-256, 256)
+    match rng.randrange(25):
+        case 0:
+            return [a.addi(rd, rs1, rng.randrange(-2048, 2048))]
+        case 1:
+            return [a.operation(rng.choice((0, 1)), rng.randrange(8), rd, rs1, rs2)]
+        case 2:
+            return [a.operation(1, rng.choice((0, 4, 5, 6, 7)), rd, rs1, rs2, word=True)]
+        case 3:
+            return [a.lui(rd, rng.getrandbits(20))]
+        case 4 | 5:
+            return [a.load(rd, DATA_AT, offset, rng.randrange(7))]
+        case 6 | 7:
+            return [a.store(rs2, DATA_AT, offset, rng.randrange(4))]
+        case 8:
+            return [a.c_addi(rd, rng.randrange(-32, 32)), a.c_mv(rd, rs2)]
+        case 9:
+            return [a.c_mv(c1, DATA_AT), rng.choice((a.c_ld, a.c_sd))(c2, c1, 8 * rng.randrange(32))]
+        case 10:
+            return [a.c_mv(c1, DATA_AT), rng.choice((a.c_lw, a.c_sw))(c2, c1, 4 * rng.randrange(32))]
+        case 11:
+            kind = rng.choice((0, 1, 4, 8, 12, 16, 20, 24, 28))
+            return [
+                a.addi(rs1, DATA_AT, offset & rng.choice((-1, -8))),
+                a.atomic(kind, rd, rs1, rs2, rng.random() < 0.5),
+            ]
+        case 12:
+            return [a.andi(1, 1, 0x78), a.add(1, 1, DATA_AT), a.atomic(2, rd, 1, 0), a.addi(2, rd, 1),
+                    a.atomic(3, rs2, rng.choice((1, DATA_AT)), 2)]  # fmt: skip
+        case 13:
+            return [a.store(rng.choice((0, rs2)), DEVICE_AT, LINE, 2)]
+        case 14:
+            return [a.load(rd, DEVICE_AT, COUNTER, rng.randrange(3))]
+        case 15:
+            return [
+                rng.choice((a.load(rd, HOLE_AT, offset), a.store(rs2, HOLE_AT, offset), a.float_load(1, HOLE_AT, 8)))
+            ]
+        case 16:
+            return [rng.choice((a.ECALL, a.EBREAK, a.C_EBREAK, a.C_ILLEGAL, 0xFFFF_FFFF, a.SRET | 1 << 26))]
+        case 17:
+            return [a.csrr(rd, rng.choice(("cycle", "time", "instret", "mcycle", "mip", "mstatus", "fcsr")))]
+        case 18:
+            return [a.csrw(rng.choice(("mscratch", "fflags", "fcsr", "sepc", "stval")), rs1)]
+        case 19:
+            f1, f2, f3 = (rng.randrange(8) for _ in range(3))
+            return [
+                a.floating(rng.choice((0, 1, 4, 5, 8, 9, 12, 13)), f1, f2, f3, rng.choice((7, 7, 0, 1, 2, 3, 4, 5)))
+            ]
+        case 20:
+            return [a.floating(0x69, rng.randrange(8), rs1, 2), a.floating(0x61, rd, rng.randrange(8), 2, 1)]
+        case 21:
+            return [rng.choice((a.float_load(rng.randrange(8), DATA_AT, offset), a.float_store(2, DATA_AT, offset, 2)))]
+        case 22:
+            forward = rng.choice((8, 12, 16))
+            return [a.branch(rng.choice((0, 1, 4, 5, 6, 7)), rs1, rs2, forward)]
+        case 23:
+            # an instruction of the program becomes an addition
+            return [*a.load_constant(rd, a.addi(rs1, rs1, 1)), a.store(rd, PROGRAM_AT, 4 * rng.randrange(128), 2),
+                    *rng.choice(([], [a.FENCE_I]))]  # fmt: skip
+        case _:
+            return [rng.choice((a.csrsi("mstatus", 8), a.csrrc(0, "mie", rs1), a.csrw("mie", SUM), a.SFENCE_VMA))]
+
+
+def program(seed: int) -> bytes:
+    rng = random.Random(seed)
+    start = [a.csrr(20, "mstatus")]
+    text = a.code(*start)
+    while len(text) < 0x700:
+        text += a.code(*_one(rng))
+    return text + a.code(a.NOP, a.NOP, a.NOP, a.NOP) + a.code(a.jalr(0, PROGRAM_AT))
+
+
+class Bench:
+    """One board for many programs."""
+
+    def __init__(self) -> None:
+        self.board = RiscvBoard(b"", handler=a.code(*HANDLER_CODE))
+        self.start = self.board.cpu.state()
+
+    def _prepare(self, seed: int) -> None:
+        board, rng = self.board, random.Random(~seed)
+        board.memory[:] = bytes(len(board.memory))
+        board.write(HANDLER, a.code(*HANDLER_CODE))
+        board.write(RAM, program(seed))
+        board.write(DATA - 0x200, rng.randbytes(0x500))
+        board.cpu.code_changed(RAM, 0x4000)
+        board.device.reads, board.device.log = 0, []
+        board.cpu.restore(self.start)
+        for name, value in (
+            ("mtvec", HANDLER), ("mstatus", 1 << 13 | rng.choice((0, 8))), ("mie", rng.choice((0, 0x800))),
+            (f"x{DATA_AT}", DATA), (f"x{DEVICE_AT}", DEVICE), (f"x{HOLE_AT}", HOLE), (f"x{PROGRAM_AT}", RAM),
+            *((f"x{number}", rng.getrandbits(64)) for number in REGISTERS),
+            *((f"f{number}", rng.getrandbits(64)) for number in range(8)),
+        ):  # fmt: skip
+            board.cpu.write_register(name, value)
+
+    def _finish(self) -> tuple[Any, ...]:
+        state = self.board.cpu.state()
+        return state, bytes(self.board.memory), tuple(self.board.device.log)
+
+    def whole(self, seed: int) -> tuple[Any, ...]:
+        self._prepare(seed)
+        self._run(LENGTH)
+        return self._finish()
+
+    def _run(self, limit: int) -> None:
+        stop = self.board.cpu.run(limit)
+        assert (stop.kind, stop.icount) == (StopKind.LIMIT, limit), stop
+
+    def sliced(self, seed: int, sizes: tuple[int, ...]) -> tuple[Any, ...]:
+        """Now and then its state is taken and put back, and translations are dropped."""
+        self._prepare(seed)
+        rng = random.Random(seed)
+        while self.board.cpu.icount < LENGTH:
+            self._run(min(LENGTH, self.board.cpu.icount + rng.choice(sizes)))
+            if rng.random() < 0.02:
+                self.board.cpu.restore(self.board.cpu.state())
+            elif rng.random() < 0.02:
+                self.board.cpu.flush_translations()
+        return self._finish()
+
+
+def differences(one: tuple[Any, ...], other: tuple[Any, ...]) -> str:
+    """Empty if there are none."""
+    found = [f"{key}" for key in one[0] if one[0][key] != other[0][key]]
+    if one[0]["context"] != other[0]["context"]:
+        found += [f"+{at}" for at in range(0, len(one[0]["context"]), 8)
+                  if one[0]["context"][at:at + 8] != other[0]["context"][at:at + 8]]  # fmt: skip
+    if one[1] != other[1]:
+        found.append(f"memory at {next(at for at in range(len(one[1])) if one[1][at] != other[1][at]):#x}")
+    if one[2] != other[2]:
+        found.append("device log")
+    return ", ".join(found)
+
+
+def check(bench: Bench, seed: int) -> str:
+    whole = bench.whole(seed)
+    for sizes in ((1,), (1, 2, 3, 7, 20)):
+        found = differences(whole, bench.sliced(seed, sizes))
+        if found:
+            return f"seed {seed}, slices of {sizes}: {found}"
+    for instructions in (1, 3):
+        bench.board.cpu.limit_blocks(instructions)
+        found = differences(whole, bench.whole(seed))
+        bench.board.cpu.limit_blocks(0)
+        if found:
+            return f"seed {seed}, blocks of {instructions}: {found}"
+    return ""
+
+
+def main() -> None:
+    first, count = (int(argument) for argument in (*sys.argv[1:], "0", "1000")[:2])
+    bench = Bench()
+    for seed in range(first, first + count):
+        found = check(bench, seed)
+        if found:
+            print(found)
+
+
+if __name__ == "__main__":
+    main()
