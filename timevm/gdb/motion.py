@@ -88,7 +88,13 @@ class Mover:
         return lambda machine: start <= int.from_bytes(pc(machine), "little") < end
 
     async def _forward(self, client: Client, result: RunResult, table: StopTable, *, step: bool) -> list[bytes]:
-        if result.stop is not None and result.stop.watch is not None and not self._architecture.watch_stops_before:
+        stop = result.stop
+        if (
+            stop is not None
+            and stop.watch is not None
+            and not stop.device
+            and not self._architecture.watch_stops_before
+        ):
             await self._vm.step()
         if result.end is RunEnd.KICKED and await self._is_leaving():
             return [EXITED]

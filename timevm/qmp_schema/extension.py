@@ -31,13 +31,17 @@ class TimevmCount(QapiModel):
 
 
 class TimevmStopped(QapiModel):
-    """Where the machine stands now.  ``address`` and ``write`` tell of a watchpoint's access; ``detail`` is prose."""
+    """Where the machine stands now.  ``address`` and ``write`` tell of a watchpoint's access; ``detail`` is prose.
+
+    ``device``: it was no instruction that wrote, but this device, by itself (DMA).
+    """
 
     icount: Int
     reason: TimevmStopReason
     pc: Int | None = None
     address: Int | None = None
     write: Bool | None = None
+    device: Str | None = None
     detail: Str | None = None
 
 

@@ -9,7 +9,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.engine.timeline.toy_track import CELLS, PLACES, VECTOR, Program, State, ToyTrack, stops_of, watch
+from tests.engine.timeline.toy_track import (
+    CELLS,
+    PLACES,
+    VECTOR,
+    Program,
+    State,
+    ToyTrack,
+    device_stop,
+    stops_of,
+    watch,
+)
 from timevm.engine.cpu.base import WatchKind
 from timevm.engine.machine.outcome import DebugStop, RunEnd, RunResult, Stops
 from timevm.engine.snapshot.position import Position
@@ -51,13 +61,16 @@ class Model:
             self.after.append(program.attend(state))
             state = program.execute(self.after[-1])
 
-    def stops(self, stops: Stops) -> Iterator[tuple[int, list[DebugStop]]]:
-        for icount in range(self.program.end):
-            if found := stops_of(self.program, self.after[icount], stops):
-                yield icount, found
+    def stops(self, stops: Stops) -> Iterator[tuple[Position, list[DebugStop]]]:
+        """Where one stands before them, and those of this moment: a device comes before the instruction."""
+        for icount in range(self.program.end + 1):
+            if (written := device_stop(self.program, self.before[icount], stops)) is not None:
+                yield Position(icount), [written]
+            if icount < self.program.end and (found := stops_of(self.program, self.after[icount], stops)):
+                yield Position(icount, settled=True), found
 
-    def last_before(self, icount: int, stops: Stops) -> tuple[int, DebugStop] | None:
-        found = [(at, here[-1]) for at, here in self.stops(stops) if at < icount]
+    def last_before(self, place: Position, stops: Stops) -> tuple[Position, DebugStop] | None:
+        found = [(at, here[-1]) for at, here in self.stops(stops) if at < place]
         return found[-1] if found else None
 
 
@@ -124,20 +137,22 @@ class Travels(RuleBasedStateMachine):
 
     @rule()
     def reverse_continue(self) -> None:
-        expected = self.model.last_before(self.track.state.icount, self.stops)
+        expected = self.model.last_before(self.track.place, self.stops)
         result = self.timeline.reverse_continue(self.stops, Waiter())
         if expected is None:
             assert result == RunResult(RunEnd.LIMIT, 0) and self.track.place == Position(0)
         else:
-            assert result == RunResult(RunEnd.DEBUG, expected[0], stop=expected[1])
-            assert self.track.place == Position(expected[0], settled=True)
+            assert result == RunResult(RunEnd.DEBUG, expected[0].icount, stop=expected[1])
+            assert self.track.place == expected[0]
 
     @rule(stops=some_stops)
     def find_last(self, stops: Stops) -> None:
         here = self.track.state
-        expected = self.model.last_before(here.icount, stops)
+        expected = self.model.last_before(here.place, stops)
         result = self.timeline.find_last(stops, Waiter())
-        assert (result.icount, result.stop) == (expected or (0, None))
+        assert (Position(result.icount), result.stop) == (
+            (Position(expected[0].icount), expected[1]) if expected else (Position(0), None)
+        )
         assert self.track.state == here
 
     @rule(count=st.integers(1, 100))
@@ -149,9 +164,11 @@ class Travels(RuleBasedStateMachine):
         result = self.timeline.run(here.icount + count)
         first = next(
             (
-                (at, found[0])
+                (at.icount, found[0])
                 for at, found in self.model.stops(self.stops)
-                if here.icount <= at < limit and (at > here.icount or self.model.after[at].pc != here.pc)
+                if here.place <= at
+                and at.icount < limit
+                and (at.icount > here.icount or not at.settled or self.model.after[at.icount].pc != here.pc)
             ),
             None,
         )
@@ -207,12 +224,13 @@ def test_every_stop_is_met_backwards_once(program: Program, stops: Stops, kicks:
     while (result := timeline.reverse_continue(stops, Waiter())).end is RunEnd.DEBUG:
         met.append((result.icount, result.stop))
     model = Model(program)
-    assert met[::-1] == [(at, found[-1]) for at, found in model.stops(stops)]
+    everything = [*model.stops(stops)]
+    assert met[::-1] == [(at.icount, found[-1]) for at, found in everything if at <= Position(LENGTH - 1, True)]
     met.clear()
     while (result := timeline.run(LENGTH)).end in (RunEnd.DEBUG, RunEnd.KICKED):
         if result.end is RunEnd.DEBUG:
             met.append((result.icount, result.stop))
-    assert met == [(at, found[0]) for at, found in model.stops(stops)]
+    assert met == [(at.icount, found[0]) for at, found in everything if at <= Position(LENGTH - 1, True)]
 
 
 def many_steps_back(count: int) -> int:

@@ -10,7 +10,7 @@ import xxhash
 from timevm.engine.cpu.base import WatchKind, Watchpoint
 from timevm.engine.machine.outcome import DebugStop, RunEnd, RunResult, Stops
 from timevm.engine.snapshot.position import Position
-from timevm.engine.timeline.seekable import Passed, Run
+from timevm.engine.timeline.seekable import Passed, Run, moment
 
 #: addresses of instructions, and of what they access
 PLACES, CELLS = 12, 8
@@ -53,6 +53,10 @@ class Program:
             state = replace(state, pc=VECTOR + mix(self.seed, state.icount) % 3, value=mix(state.value, 7))
         return state
 
+    def delivered(self, state: State) -> int | None:
+        """Cell that a device writes to with what comes at this icount."""
+        return mix(self.seed, state.icount, 2) % CELLS if state.icount in self.events else None
+
     def access(self, state: State) -> tuple[int, bool]:
         """Cell that the next instruction of a state that was attended to accesses, and whether it writes."""
         return mix(self.seed, state.value) % CELLS, bool(mix(self.seed, state.value, 1) % 2)
@@ -71,6 +75,17 @@ def stops_of(program: Program, state: State, stops: Stops) -> list[DebugStop]:
         if kind_fits and watch.address <= cell < watch.address + watch.length:
             found.append(DebugStop(state.pc, watch, cell, is_write))
     return found
+
+
+def device_stop(program: Program, state: State, stops: Stops) -> DebugStop | None:
+    """Of what comes at the icount of ``state``, which was not attended to."""
+    cell = program.delivered(state)
+    if cell is None:
+        return None
+    for watch in sorted(stops.watchpoints, key=lambda watch: watch.address):
+        if watch.kind is not WatchKind.READ and watch.address <= cell < watch.address + watch.length:
+            return DebugStop(state.pc, watch, cell, True, "toy")
+    return None
 
 
 class ToyTrack:
@@ -107,12 +122,26 @@ class ToyTrack:
         return self._noted(limit, None)
 
     def pass_by(self, limit: int) -> Run:
-        begin, passed = self.state.icount, list[Passed]()
+        begin, passed = moment(self.place), list[Passed]()
         result = self._noted(limit, passed)
         if len(passed) > KEPT:
             passed = passed[-KEPT:]
-            return Run(result, passed, passed[0].icount)
+            return Run(result, passed, passed[0].moment)
         return Run(result, passed, begin)
+
+    def deliver(self) -> list[Passed]:
+        passed = list[Passed]()
+        self._attend(passed)
+        return passed
+
+    def _attend(self, passed: list[Passed] | None) -> DebugStop | None:
+        """Past what comes at this icount; the stop that was in that."""
+        state = self.state
+        self.state = self.program.attend(state)
+        found = None if state.attended else device_stop(self.program, state, self.stops)
+        if found is not None and passed is not None:
+            passed.append(Passed(state.icount, found, early=True))
+        return found
 
     def _noted(self, limit: int, passed: list[Passed] | None) -> RunResult:
         begin = self.state.icount
@@ -129,7 +158,9 @@ class ToyTrack:
             if self.kick():
                 self.left = left if left is not None and left[0] == state.icount else None
                 return RunResult(RunEnd.KICKED, state.icount)
-            self.state = self.program.attend(state)
+            written = self._attend(passed)
+            if written is not None and passed is None:
+                return RunResult(RunEnd.DEBUG, state.icount, stop=written)
             if state.icount >= self.program.end:
                 return RunResult(RunEnd.RECORDING_ENDED, state.icount, "it ends here")
             stops = stops_of(self.program, self.state, self.stops)
@@ -145,17 +176,19 @@ class ToyTrack:
         self.state = self.program.attend(self.state)
         return self.state.pc
 
-    def quiet_since(self, icount: int, stops: Stops) -> int:
+    def quiet_since(self, moment: int, stops: Stops) -> int:
         """Knows every third hundred of instructions for quiet, if it is."""
-        begin = (icount - 1) // 100 * 100
-        if begin % 300 or not 0 <= begin < icount:
-            return icount
+        begin, end = (moment // 2 - 1) // 100 * 100, moment // 2
+        if begin % 300 or not 0 <= begin < end or moment % 2:
+            return moment
         state, found = State(), False
-        while state.icount < icount:
+        while state.icount < end:
+            inside = state.icount >= begin
+            found = found or (inside and device_stop(self.program, state, stops) is not None)
             state = self.program.attend(state)
-            found = found or (state.icount >= begin and bool(stops_of(self.program, state, stops)))
+            found = found or (inside and bool(stops_of(self.program, state, stops)))
             state = self.program.execute(state)
-        return icount if found else begin
+        return moment if found else 2 * begin
 
     def remember(self) -> None:
         self.kept[self.place] = self.state

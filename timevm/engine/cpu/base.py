@@ -99,6 +99,10 @@ class Cpu(Protocol):
     def icount(self) -> int:
         """Instructions since reset; exact inside a device access too (the accessing instruction not counted yet)."""
 
+    @property
+    def pc(self) -> int:
+        """Of the next instruction, as stops name it; inside a device access of the accessing one."""
+
     def map_ram(self, base: int, host_address: int, size: int) -> None: ...
 
     def map_mmio(self, base: int, size: int, handler: MmioHandler) -> object: ...

@@ -229,6 +229,10 @@ class UnicornCpu(ABC):
     # ---- running
 
     @property
+    def pc(self) -> int:
+        return self._stop_pc
+
+    @property
     def waiting(self) -> bool:
         """The CPU waits for an interrupt and nothing wakes it."""
         return self._waiting
@@ -261,6 +265,12 @@ class UnicornCpu(ABC):
             stop = self._stopped(engine.stop, error)
             if stop is not None:
                 return stop
+            if engine.kick:  # a guest whose every fetch aborts enters its vector for ever and executes nothing
+                return self._kicked()
+
+    def _kicked(self) -> Stop:
+        self._common.kick = 0
+        return Stop(StopKind.KICK, self.icount, self._stop_pc)
 
     def _common_stop(self, reason: int) -> Stop | None:
         """The stop for a reason that all architectures have; None: it halted by itself."""
@@ -268,8 +278,7 @@ class UnicornCpu(ABC):
         if reason in (native.STOP_LIMIT, native.STOP_SETTLED):
             return Stop(StopKind.LIMIT, icount, pc)
         if reason == native.STOP_KICK:
-            engine.kick = 0
-            return Stop(StopKind.KICK, icount, pc)
+            return self._kicked()
         if reason == native.STOP_BREAKPOINT:
             self.pass_breakpoint()
             return Stop(StopKind.BREAKPOINT, icount, pc)

@@ -10,6 +10,7 @@ from timevm.engine.cpu.base import Cpu
 from timevm.engine.devices.base import Stateful
 from timevm.engine.machine.disks import Disks
 from timevm.engine.machine.images import Images
+from timevm.engine.machine.memory import SystemMemory
 from timevm.engine.machine.network_cards import Cables
 from timevm.engine.machine.outcome import MemoryRegion
 from timevm.engine.machine.ram import Ram
@@ -50,6 +51,8 @@ class Order:
 class Assembly:
     cpu: Cpu
     ram: Ram
+    #: as bus masters reach it
+    memory: SystemMemory
     clock: VirtualClock
     #: everything with state but CPU and clock, by name, in the board's order
     devices: dict[str, Stateful]

@@ -10,10 +10,11 @@ from timevm.engine.machine.boards import board_for
 from timevm.engine.machine.dirty_pages import DirtyPages
 from timevm.engine.machine.disks import Disks, open_disks
 from timevm.engine.machine.images import read_images
-from timevm.engine.machine.machine import Machine, Parts
+from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.machine_digest import MachineDigest
 from timevm.engine.machine.network_cards import Cables
 from timevm.engine.machine.outcome import ReplayMode
+from timevm.engine.machine.parts import Parts
 from timevm.engine.machine.recording import admit, identity_of
 from timevm.engine.machine.spec import MachineSpec
 from timevm.errors import UserError

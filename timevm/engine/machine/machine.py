@@ -10,27 +10,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from timevm.blkreplay.drive import UnknownRequest
-from timevm.engine.cpu.base import Stop, StopKind, Watchpoint
-from timevm.engine.machine.assembly import Assembly
-from timevm.engine.machine.dirty_pages import DirtyPages
-from timevm.engine.machine.disks import Disks
-from timevm.engine.machine.machine_digest import MachineDigest
+from timevm.engine.cpu.base import Stop, StopKind
+from timevm.engine.machine.device_writes import DeviceWrites
 from timevm.engine.machine.memory_access import MemoryAccess
-from timevm.engine.machine.network_cards import Cables
-from timevm.engine.machine.outcome import (
-    DebugStop,
-    MemoryRegion,
-    ReplayInfo,
-    ReplayMode,
-    RunEnd,
-    RunResult,
-    Stops,
-)
+from timevm.engine.machine.outcome import DebugStop, MemoryRegion, ReplayInfo, ReplayMode, RunEnd, RunResult, Stops
+from timevm.engine.machine.parts import Parts
 from timevm.engine.replay.events import (
     BlockCompletion,
     Digest,
@@ -43,26 +32,7 @@ from timevm.engine.replay.events import (
     SerialInput,
 )
 from timevm.engine.replay.gate import NEVER, Gate
-from timevm.engine.replay.identity import Identity
 from timevm.errors import InternalError, RecordingError, ReplayDivergence
-
-
-@dataclass(slots=True)
-class Parts:
-    """What a machine is made of; the builder fills it in."""
-
-    name: str
-    board: Assembly
-    gate: Gate
-    identity: Identity
-    dirty: DirtyPages
-    digest: MachineDigest
-    mode: ReplayMode = ReplayMode.NONE
-    filename: str | None = None
-    disks: Disks = field(default_factory=Disks)
-    cables: Cables = field(default_factory=Cables)
-    #: gets what network cards send: (card, frame), on the CPU thread
-    send_frame: Callable[[int, bytes], None] = lambda card, frame: None
 
 
 class Machine:
@@ -83,6 +53,7 @@ class Machine:
         self._memory = MemoryAccess(board.cpu, board.ram, board.roms)
         #: break- and watchpoints in force
         self.stops = Stops()
+        self.device_writes = DeviceWrites(board.cpu)
         #: a reset or quit that was asked for and not carried out yet
         self._request: RequestKind | None = None
         #: the icount whose events have been seen to, as far as they have come
@@ -142,13 +113,15 @@ class Machine:
 
     def run(self, limit: int) -> RunResult:
         """Run until ``icount == limit`` at the latest.  About 20 us a round; a round ends at each event and timer."""
+        self.device_writes.clear(stop_there=True)
         return self._run(limit, self.cpu.run)
 
     def pass_by(self, limit: int) -> tuple[RunResult, list[Stop], bool]:
         """Like ``run``, past all stops in force, those of this very instruction included.
 
-        Also the stops as in ``Collected.passed``, and whether these are all of them.
+        Also the stops as in ``Collected.passed``, and whether these are all of them; besides ``device_writes.found``.
         """
+        self.device_writes.clear(stop_there=False)
         passed: list[Stop] = []
         whole = True
 
@@ -165,8 +138,9 @@ class Machine:
     def settle(self) -> Stop | RunResult:
         """Let happen all that is stamped with this icount, and stand before the next instruction (LIMIT).
 
-        A RunResult if there is none: the machine is reset, or the run ends here.
+        A RunResult if there is none: the machine is reset, or the run ends here.  Also ``device_writes.found``.
         """
+        self.device_writes.clear(stop_there=False)
         icount = self.cpu.icount
         stands: Stop | None = None
 
@@ -194,6 +168,8 @@ class Machine:
                 self._kicked = False
                 return RunResult(RunEnd.KICKED, icount)
             self._attend(icount)
+            if self.device_writes.stop:
+                return self._device_wrote()
             if self._request is not None:
                 return RunResult(RunEnd.RESET if self._request is RequestKind.RESET else RunEnd.QUIT, icount)
             over = self.gate.finished(icount)
@@ -202,6 +178,8 @@ class Machine:
             due = self.clock.next_icount()
             bound = min(limit, self.gate.horizon(icount), NEVER if due is None else due)
             stop = run_cpu(bound)
+            if self.device_writes.stop and stop.kind in (StopKind.LIMIT, StopKind.KICK):
+                return self._device_wrote()
             if stop.kind is StopKind.IDLE:
                 self._idle(stop.icount)
             elif stop.kind not in (StopKind.LIMIT, StopKind.KICK):
@@ -213,8 +191,19 @@ class Machine:
         A reset or quit that was asked for comes before what is left: the rest happens to the machine after it.
         """
         self._attended = icount
-        while self._request is None and (self.clock.fire_next_due() or self.gate.deliver(icount, self)):
-            pass
+        writes = self.device_writes
+        with writes.between_instructions():
+            while (
+                self._request is None
+                and not writes.stop
+                and (self.clock.fire_next_due() or self.gate.deliver(icount, self))
+            ):
+                pass
+
+    def _device_wrote(self) -> RunResult:
+        """It stands behind that."""
+        stop = replace(self.device_writes.found[0].stop, pc=self.cpu.pc)
+        return RunResult(RunEnd.DEBUG, self.cpu.icount, stop=stop)
 
     def _idle(self, icount: int) -> None:
         if self._attended != icount:
@@ -238,7 +227,7 @@ class Machine:
             case StopKind.BREAKPOINT:
                 return RunResult(RunEnd.DEBUG, stop.icount, stop=DebugStop(stop.pc))
             case StopKind.WATCHPOINT:
-                debug = DebugStop(stop.pc, self.watchpoint_at(stop.address), stop.address, stop.is_write)
+                debug = DebugStop(stop.pc, self.stops.watchpoint_at(stop.address), stop.address, stop.is_write)
                 return RunResult(RunEnd.DEBUG, stop.icount, stop=debug)
             case StopKind.GUEST_ERROR:
                 return RunResult(RunEnd.GUEST_ERROR, stop.icount, stop.detail)
@@ -343,16 +332,11 @@ class Machine:
         self.stops = stops
         self.cpu.set_breakpoints(stops.breakpoints)
         self.cpu.set_watchpoints(stops.watchpoints)
+        watches = self.device_writes.watch(stops.watchpoints)
+        self._board.memory.written = self.device_writes.wrote if watches else None
 
     def pass_breakpoint(self) -> None:
         self.cpu.pass_breakpoint()
-
-    def watchpoint_at(self, address: int | None) -> Watchpoint | None:
-        """Which one in force the CPU means by this address."""
-        if address is None:
-            return None
-        hit = [watch for watch in self.stops.watchpoints if watch.address - 16 < address < watch.address + watch.length]
-        return min(hit, key=lambda watch: watch.address, default=None)
 
     def read_register(self, name: str) -> int:
         return self.cpu.read_register(name)

@@ -24,12 +24,16 @@ class RunEnd(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DebugStop:
-    """What a debugger's stop was: at ``pc``; a watchpoint also has the address accessed and whether it was written."""
+    """What a debugger's stop was: at ``pc``; a watchpoint also has the address accessed and whether it was written.
+
+    ``device``: it was no instruction that wrote, but this device, by itself (DMA).
+    """
 
     pc: int
     watch: Watchpoint | None = None
     address: int | None = None
     is_write: bool = False
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,13 @@ class Stops:
 
     breakpoints: frozenset[int] = frozenset()
     watchpoints: frozenset[Watchpoint] = frozenset()
+
+    def watchpoint_at(self, address: int | None) -> Watchpoint | None:
+        """Which one the CPU means by this address."""
+        if address is None:
+            return None
+        hit = [watch for watch in self.watchpoints if watch.address - 16 < address < watch.address + watch.length]
+        return min(hit, key=lambda watch: watch.address, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from timevm.engine.devices import virtio_net
 from timevm.engine.devices.base import GuestMemory
@@ -62,7 +62,7 @@ def options_of(spec: MachineSpec, disks: Disks, bus: str) -> list[DeviceOption]:
 
 
 def make_devices(
-    spec: MachineSpec, disks: Disks, cables: Cables, memory: GuestMemory, seed: bytes, bus: str
+    spec: MachineSpec, disks: Disks, cables: Cables, memory_of: Callable[[str], GuestMemory], seed: bytes, bus: str
 ) -> Iterator[VirtioDevice]:
     """The devices of one bus (``device`` for virtio-mmio, ``pci``) in the order of the command line.
 
@@ -72,31 +72,32 @@ def make_devices(
     entropy_sources = 0
     for option in spec.devices:
         if option.driver == f"virtio-blk-{bus}" and id(option) in by_device:
-            yield _disk(option, by_device.pop(id(option)), memory)
+            yield _disk(option, by_device.pop(id(option)), memory_of)
         elif option.driver == f"virtio-rng-{bus}":
             name = option.identifier or f"virtio-rng{entropy_sources}"
             _check_known(option, _RNG)
-            yield VirtioRng(name, memory, derive(seed, f"virtio-rng {entropy_sources}", 32))
+            yield VirtioRng(name, memory_of(name), derive(seed, f"virtio-rng {entropy_sources}", 32))
             entropy_sources += 1
         elif option.driver == f"virtio-net-{bus}":
-            yield _card(option, cables.of_device(option), memory)
+            yield _card(option, cables.of_device(option), memory_of)
     for disk in by_device.values():
         if disk.plan.device.driver == f"virtio-blk-{bus}":
-            yield _disk(disk.plan.device, disk, memory)
+            yield _disk(disk.plan.device, disk, memory_of)
 
 
-def _disk(option: DeviceOption, disk: Disk, memory: GuestMemory) -> VirtioBlk:
-    return VirtioBlk(option.identifier or f"virtio-blk {disk.name}", memory, disk.drive, block_options(option, disk))
+def _disk(option: DeviceOption, disk: Disk, memory_of: Callable[[str], GuestMemory]) -> VirtioBlk:
+    name = option.identifier or f"virtio-blk {disk.name}"
+    return VirtioBlk(name, memory_of(name), disk.drive, block_options(option, disk))
 
 
-def _card(option: DeviceOption, cable: Cable, memory: GuestMemory) -> VirtioNet:
+def _card(option: DeviceOption, cable: Cable, memory_of: Callable[[str], GuestMemory]) -> VirtioNet:
     _check_known(option, (*_NET, *_NET_FEATURES))
     given = dict(option.properties)
     features = virtio_net.FEATURES
     for name, bits in _NET_FEATURES.items():
         if not _switch(option, given, name, True):
             features &= ~bits
-    return VirtioNet(cable.plan.name, memory, cable, cable.plan.address, features)
+    return VirtioNet(cable.plan.name, memory_of(cable.plan.name), cable, cable.plan.address, features)
 
 
 def block_options(option: DeviceOption, disk: Disk) -> BlockOptions:

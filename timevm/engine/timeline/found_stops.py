@@ -15,7 +15,7 @@ MANY, SETS = 20_000, 8
 
 @dataclass(slots=True)
 class Window:
-    """Everything from ``begin`` up to before ``end`` was looked at; ``passed`` ascends."""
+    """Everything from the moment ``begin`` up to before ``end`` was looked at; ``passed`` ascends."""
 
     begin: int
     end: int
@@ -37,8 +37,8 @@ class Windows:
         last = bisect.bisect_right(self._windows, end, key=_begin)
         joined = Window(begin, end, passed)
         for old in self._windows[first:last]:
-            before = [stop for stop in old.passed if stop.icount < begin]
-            behind = [stop for stop in old.passed if stop.icount >= end]
+            before = [stop for stop in old.passed if stop.moment < begin]
+            behind = [stop for stop in old.passed if stop.moment >= end]
             joined = Window(min(joined.begin, old.begin), max(joined.end, old.end), before + joined.passed + behind)
         self._windows[first:last] = [joined]
         self._count = sum(len(window.passed) for window in self._windows)
@@ -51,17 +51,17 @@ class Windows:
         extra = len(keep.passed) - MANY // 2
         if extra > 0:
             keep.passed = keep.passed[extra:]
-            keep.begin = keep.passed[0].icount
+            keep.begin = keep.passed[0].moment
         self._count = len(keep.passed)
 
-    def last_before(self, icount: int) -> tuple[Passed | None, int]:
-        """The last stop before ``icount``, if known; otherwise down to where it is known that there is none."""
-        at = bisect.bisect_left(self._windows, icount, key=_end)
-        if at == len(self._windows) or self._windows[at].begin >= icount:
-            return None, icount
+    def last_before(self, moment: int) -> tuple[Passed | None, int]:
+        """The last stop before ``moment``, if known; otherwise down to where it is known that there is none."""
+        at = bisect.bisect_left(self._windows, moment, key=_end)
+        if at == len(self._windows) or self._windows[at].begin >= moment:
+            return None, moment
         window = self._windows[at]
-        found = bisect.bisect_left(window.passed, icount, key=_icount)
-        return (window.passed[found - 1], icount) if found else (None, window.begin)
+        found = bisect.bisect_left(window.passed, moment, key=_moment)
+        return (window.passed[found - 1], moment) if found else (None, window.begin)
 
 
 def _begin(window: Window) -> int:
@@ -72,8 +72,8 @@ def _end(window: Window) -> int:
     return window.end
 
 
-def _icount(passed: Passed) -> int:
-    return passed.icount
+def _moment(passed: Passed) -> int:
+    return passed.moment
 
 
 class FoundStops:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from timevm.engine.cpu.code_trace import CodeTrace, may_have_run
 
-#: instructions: shorter stretches are not worth remembering
-WORTH = 1_000_000
+#: moments (two an instruction): shorter stretches are not worth remembering
+WORTH = 2_000_000
 #: stretches kept; beyond, every second one is forgotten (its time has to be run again then)
 MANY = 2_000
 
@@ -24,23 +24,23 @@ class Stretch:
 
 
 class QuietTimes:
-    """``begin`` where a run begins, ``end`` where it is looked at or left; both are icounts."""
+    """``begin`` where a run begins, ``end`` where it is looked at or left; both are moments."""
 
-    def __init__(self, trace: CodeTrace, icount: int) -> None:
+    def __init__(self, trace: CodeTrace, moment: int) -> None:
         self._trace = trace
-        self._begin = icount
+        self._begin = moment
         self._stretches: list[Stretch] = []
 
-    def reached(self, icount: int) -> None:
+    def reached(self, moment: int) -> None:
         """The machine ran on to here."""
-        if icount - self._begin >= WORTH:
-            self._add(Stretch(self._begin, icount, self._trace.take()))
-            self._begin = icount
+        if moment - self._begin >= WORTH:
+            self._add(Stretch(self._begin, moment, self._trace.take()))
+            self._begin = moment
 
-    def moved(self, icount: int) -> None:
+    def moved(self, moment: int) -> None:
         """The machine is here now, and did not run to here."""
         self._trace.clear()
-        self._begin = icount
+        self._begin = moment
 
     def _add(self, stretch: Stretch) -> None:
         at = bisect.bisect_right(self._stretches, stretch.begin, key=_begin)
@@ -50,16 +50,16 @@ class QuietTimes:
         if len(self._stretches) > MANY:
             del self._stretches[1::2]
 
-    def quiet_since(self, icount: int, breakpoints: Iterable[int]) -> int:
-        """No instruction at one of these addresses ran between the answer and ``icount``, as far as is known."""
+    def quiet_since(self, moment: int, breakpoints: Iterable[int]) -> int:
+        """No instruction at one of these addresses ran between the answer and ``moment``, as far as is known."""
         while True:
-            at = bisect.bisect_left(self._stretches, icount, key=_begin)
-            if not at or self._stretches[at - 1].end < icount:
-                return icount
+            at = bisect.bisect_left(self._stretches, moment, key=_begin)
+            if not at or self._stretches[at - 1].end < moment:
+                return moment
             stretch = self._stretches[at - 1]
             if any(may_have_run(stretch.taken, address) for address in breakpoints):
-                return icount
-            icount = stretch.begin
+                return moment
+            moment = stretch.begin
 
 
 def _begin(stretch: Stretch) -> int:

@@ -11,17 +11,35 @@ from timevm.engine.snapshot.position import Position
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """A stop that was passed by: the instruction at ``stop.pc`` would have been the one after ``icount`` others."""
+    """A stop that was passed by: the instruction at ``stop.pc`` would have been the one after ``icount`` others.
+
+    ``early``: it was a device, before that instruction, with what is stamped with ``icount``.
+    """
 
     icount: int
     stop: DebugStop
+    early: bool = False
+
+    @property
+    def moment(self) -> int:
+        """Where one stands before it."""
+        return moment(Position(self.icount, not self.early))
+
+
+def moment(place: Position) -> int:
+    """Places as numbers in their order: what is stamped N happens between 2 N and 2 N + 1, instruction N + 1 behind."""
+    return 2 * place.icount + place.settled
+
+
+def place_of(moment: int) -> Position:
+    return Position(moment // 2, bool(moment % 2))
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run that passed by all stops.
 
-    ``passed`` ascends, with one for an icount at most (the last of its instruction).  It is whole from the icount
+    ``passed`` ascends, with one for a moment at most (the last of its instruction).  It is whole from the moment
     ``whole_from`` on: of too many the first are left out.
     """
 
@@ -65,14 +83,17 @@ class Seekable(Protocol):
     def settle(self) -> int:
         """Let happen all that is stamped with this icount, and stand before the next instruction.  Returns its pc."""
 
+    def deliver(self) -> list[Passed]:
+        """Let happen all that is stamped with this icount, past the stops in that."""
+
     @property
     def stops(self) -> Stops:
         """In force now."""
 
     def use_stops(self, stops: Stops) -> None: ...
 
-    def quiet_since(self, icount: int, stops: Stops) -> int:
-        """Of these stops none was between the answer and ``icount``, as far as is known without running there."""
+    def quiet_since(self, moment: int, stops: Stops) -> int:
+        """Of these stops none was between the answer and ``moment``, as far as is known without running there."""
 
     @property
     def is_calm(self) -> bool:

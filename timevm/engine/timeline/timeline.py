@@ -14,7 +14,7 @@ from timevm.engine.snapshot.position import Position
 from timevm.engine.timeline.found_stops import MANY, FoundStops
 from timevm.engine.timeline.ladder import rungs
 from timevm.engine.timeline.pace import Pace
-from timevm.engine.timeline.seekable import Journey, Passed, Run, Seekable
+from timevm.engine.timeline.seekable import Journey, Passed, Run, Seekable, moment, place_of
 from timevm.errors import InternalError, UserError
 
 #: instructions: a way that is so short can neither be cancelled nor is it worth changing the stops in force for
@@ -36,7 +36,7 @@ class _Ended(Exception):
 class _Way:
     """For who waits (None: it is short): at icount ``base`` nothing of ``total`` instructions is done.
 
-    ``passed`` collects the stops on the way, as in ``Run``.
+    ``passed`` collects the stops on the way, and ``whole_from`` is a moment, as in ``Run``.
     """
 
     journey: Journey | None
@@ -51,7 +51,7 @@ class _Way:
         self.passed += run.passed
         if len(self.passed) > MANY:
             self.passed = self.passed[-MANY // 2 :]
-            self.whole_from = self.passed[0].icount
+            self.whole_from = self.passed[0].moment
 
 
 class Timeline:
@@ -176,6 +176,8 @@ class Timeline:
         if found is None:
             return self._arrive(self._track.start.icount, journey)
         self._go(found.icount, journey)
+        if found.early:
+            return RunResult(RunEnd.DEBUG, found.icount, stop=found.stop)
         pc = self._track.settle()
         if pc != found.stop.pc:
             raise InternalError(
@@ -189,8 +191,8 @@ class Timeline:
         if not stops.breakpoints and not stops.watchpoints:
             return None
         track, known = self._track, self._found.of(stops)
-        here = upper = track.place.icount
-        start = track.start.icount
+        here = upper = moment(track.place)
+        start = moment(track.start)
         with self._stops_in_force(stops):
             while True:
                 found, upper = known.last_before(upper)
@@ -199,10 +201,12 @@ class Timeline:
                 if (quiet := track.quiet_since(upper, stops)) < upper:
                     known.add(quiet, upper, [])
                     continue
-                track.go_back(track.nearest(Position(upper - 1, settled=True)))
-                begin = track.place.icount
-                way = _Way(journey, begin - (here - upper), here - start, begin)
-                self._forward(upper, way)
+                track.go_back(track.nearest(place_of(upper - 1)))
+                base = track.place.icount - (here - upper) // 2
+                way = _Way(journey, base, (here - start) // 2, moment(track.place))
+                self._forward(upper // 2, way)
+                if moment(track.place) < upper:
+                    way.passed += track.deliver()
                 known.add(way.whole_from, upper, way.passed)
 
     # ---- moving
@@ -214,7 +218,7 @@ class Timeline:
         if not origin <= track.place <= target:
             track.go_back(origin)
         begin = track.place.icount
-        way = _Way(journey, begin, icount - begin, begin)
+        way = _Way(journey, begin, icount - begin, moment(track.place))
         with self._stops_in_force(track.stops if icount - begin <= SHORT else Stops()):
             for rung in rungs(begin, icount):
                 self._forward(rung, way)
@@ -235,8 +239,9 @@ class Timeline:
         track = self._track
         while (icount := track.place.icount) < target:
             with self._timed():
+                before = moment(track.place)
                 run = track.pass_by(self._slice_end(icount, target))
-            way.take(run, icount)
+            way.take(run, before)
             result = run.result
             self._furthest = max(self._furthest, result.icount)
             if result.icount >= target:

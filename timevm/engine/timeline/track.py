@@ -10,7 +10,7 @@ from timevm.engine.machine.outcome import DebugStop, RunEnd, RunResult, Stops
 from timevm.engine.snapshot.checkpoints import Checkpoints
 from timevm.engine.snapshot.position import Position
 from timevm.engine.timeline.quiet_times import QuietTimes
-from timevm.engine.timeline.seekable import Passed, Run
+from timevm.engine.timeline.seekable import Passed, Run, moment
 from timevm.errors import InternalError
 
 #: instructions that a named snapshot must save, or it is not read for a way
@@ -55,7 +55,7 @@ class MachineTrack:
     def trace(self) -> None:
         """Nothing is known of what ran on the way to here; of what runs from now on it is."""
         cpu = self._machine.cpu
-        self._quiet = QuietTimes(cpu.trace_code(), self._machine.icount) if isinstance(cpu, Traceable) else None
+        self._quiet = QuietTimes(cpu.trace_code(), moment(self.place)) if isinstance(cpu, Traceable) else None
         self._restorations = self._machine.restorations
 
     @property
@@ -77,23 +77,37 @@ class MachineTrack:
 
     def pass_by(self, limit: int) -> Run:
         """Resets on the way are carried out, as the CPU thread does."""
-        begin = whole_from = self._machine.icount
+        whole_from = moment(self.place)
         passed: list[Passed] = []
         while True:
             result, stops, whole = self._machine.pass_by(limit)
             found = [Passed(stop.icount, self._debug_stop(stop)) for stop in stops]
-            if whole:
-                passed += found
-            else:
-                passed, whole_from = found, found[0].icount if found else begin
+            if not whole:
+                passed, whole_from = [], found[0].moment if found else whole_from
+            passed += self._with_devices(found, whole_from)
             if result.end is not RunEnd.RESET or not self._restarts or result.icount >= limit:
                 return Run(result, passed, whole_from)
             self._machine.reset()
 
+    def _with_devices(self, found: list[Passed], whole_from: int) -> list[Passed]:
+        """And what devices wrote meanwhile; of several stops at one moment the last counts."""
+        if not self._machine.device_writes.found:
+            return found
+        by_moment = {passed.moment: passed for passed in found}
+        for write in self._machine.device_writes.found:
+            passed = Passed(write.icount, write.stop, write.early)
+            if passed.moment >= whole_from:
+                by_moment[passed.moment] = passed
+        return [by_moment[at] for at in sorted(by_moment)]
+
+    def deliver(self) -> list[Passed]:
+        self._machine.settle()
+        return self._with_devices([], moment(self.place) - 1)
+
     def _debug_stop(self, stop: Stop) -> DebugStop:
         if stop.kind is StopKind.BREAKPOINT:
             return DebugStop(stop.pc)
-        return DebugStop(stop.pc, self._machine.watchpoint_at(stop.address), stop.address, stop.is_write)
+        return DebugStop(stop.pc, self._machine.stops.watchpoint_at(stop.address), stop.address, stop.is_write)
 
     def settle(self) -> int:
         while isinstance(stands := self._machine.settle(), RunResult):
@@ -125,19 +139,19 @@ class MachineTrack:
         """What code ran on the way to here, unless somebody else has put the machine elsewhere meanwhile."""
         if self._quiet is not None:
             if self._machine.restorations == self._restorations:
-                self._quiet.reached(self._machine.icount)
+                self._quiet.reached(moment(self.place))
             else:
                 self._note_jump()
 
     def _note_jump(self) -> None:
         if self._quiet is not None:
             self._restorations = self._machine.restorations
-            self._quiet.moved(self._machine.icount)
+            self._quiet.moved(moment(self.place))
 
-    def quiet_since(self, icount: int, stops: Stops) -> int:
+    def quiet_since(self, moment: int, stops: Stops) -> int:
         if self._quiet is None or stops.watchpoints:
-            return icount
-        return max(self.start.icount, self._quiet.quiet_since(icount, stops.breakpoints))
+            return moment
+        return max(2 * self.start.icount, self._quiet.quiet_since(moment, stops.breakpoints))
 
     def pin(self, position: Position) -> None:
         self._checkpoints.pin(position)

@@ -50,6 +50,7 @@ async def stopped(context: MonitorContext, result: RunResult, *, arrived: Timevm
             pc=stop.pc,
             address=stop.address,
             write=None if stop.watch is None else stop.is_write,
+            device=stop.device or None,
         )
     return TimevmStopped(
         icount=result.icount,

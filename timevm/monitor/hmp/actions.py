@@ -138,6 +138,8 @@ async def _where(call: Call, stopped: TimevmStopped) -> str:
     text = f"instruction count = {stopped.icount}: {stopped.reason.value}"
     if stopped.address is not None:
         text += f", {'write to' if stopped.write else 'read of'} {stopped.address:#x}"
+    if stopped.device is not None:
+        text += f" by device {stopped.device}"
     if stopped.detail:
         text += f" ({stopped.detail})"
     text += "\n"

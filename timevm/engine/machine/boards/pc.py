@@ -99,19 +99,19 @@ def assemble(order: Order) -> Assembly:
         cpu.ask_stop(StopKind.POWER_OFF, exit_code)
 
     wiring = Wiring(_CpuLine(cpu, "intr"), _GateA20(cpu), lambda: cpu.ask_stop(StopKind.RESET), power_off)
-    chipset: Chipset = Chipset(wiring, clock, memory, order.rtc_base, spec.ram_bytes)
+    chipset: Chipset = Chipset(wiring, clock, memory.of, order.rtc_base, spec.ram_bytes)
     bus = chipset.bus
     fill_channels(chipset.ide, order.disks)
     cards = zip(
         options_of(spec, order.disks, "pci"),
-        make_devices(spec, order.disks, order.cables, memory, order.seed, "pci"),
+        make_devices(spec, order.disks, order.cables, memory.of, order.seed, "pci"),
         strict=True,
     )
     fill_slots(bus, cards, lambda slot: chipset.isa.interrupt(slot, 1))
     pci_memory = (max(PCI_MEMORY[0], ram.end), PCI_MEMORY[1])
     described = tables(pci_memory, [SerialResource(*SERIAL[number]) for number in range(spec.serial_ports)])
     console = SERIAL[0][0] if spec.serial_ports else None
-    firmware = FwCfg("fw_cfg", memory, items(), files(spec.ram_bytes, described, console))
+    firmware = FwCfg("fw_cfg", memory.of("fw_cfg"), items(), files(spec.ram_bytes, described, console))
     uarts = [
         Uart16550(f"serial{number}", chipset.lines.source(SERIAL[number][1]), _transmit(order, number))
         for number in range(spec.serial_ports)
@@ -158,6 +158,7 @@ def assemble(order: Order) -> Assembly:
     return Assembly(
         cpu=cpu,
         ram=ram,
+        memory=memory,
         clock=clock,
         devices=devices,
         serial=[SerialPort(uart.receive, uart.capacity) for uart in uarts],

@@ -41,7 +41,14 @@ class Wiring:
 class Chipset:
     """``lines`` are the ISA interrupts, for more devices; ``bus`` takes more functions."""
 
-    def __init__(self, wiring: Wiring, time: VirtualTime, memory: GuestMemory, rtc_base: int, ram_bytes: int) -> None:
+    def __init__(
+        self,
+        wiring: Wiring,
+        time: VirtualTime,
+        memory_of: Callable[[str], GuestMemory],
+        rtc_base: int,
+        ram_bytes: int,
+    ) -> None:
         self.pic = I8259Pair("pic", wiring.interrupt)
         self.lines = SharedLines("isa-interrupts", INPUTS, self.pic.set_input)
         self._timer = I8254("pit", self.lines.source(TIMER_IRQ), time)
@@ -51,7 +58,7 @@ class Chipset:
         self._port92 = Port92("port92", wiring.gate_a20, wiring.reset)
         self.bus = PciBus("pci", wiring.reset)
         self.isa = Piix3Isa("piix3", self.lines)
-        self.ide = PiixIde("ide", memory, (self.lines.source(IDE_IRQS[0]), self.lines.source(IDE_IRQS[1])))
+        self.ide = PiixIde("ide", memory_of("ide"), (self.lines.source(IDE_IRQS[0]), self.lines.source(IDE_IRQS[1])))
         self.power = AcpiPm("pm", self.lines.source(SCI), time, wiring.power_off)
         for place, function in (
             (HOST_BRIDGE, I440fx("i440fx")),
