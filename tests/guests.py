@@ -48,7 +48,9 @@ VIRTIO = ("virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_blk", "v
 ARM64 = Flavour("arm64", "arm64", "linux-image-cloud-arm64", (*VIRTIO, "ext4"))
 #: ext4 asks for crc32c by the name of the algorithm, which no dependency tells
 I386 = Flavour("i386", "i386", "linux-image-686", (*VIRTIO, "ata_piix", "sd_mod", "crc32c_generic", "ext4"))
-X86_64 = Flavour("x86_64", "amd64", "linux-image-amd64", (*VIRTIO, "ata_piix", "sd_mod", "crc32c_generic", "ext4"))
+X86_64 = Flavour(
+    "x86_64", "amd64", "linux-image-amd64", (*VIRTIO, "8139cp", "ata_piix", "sd_mod", "crc32c_generic", "ext4")
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from timevm.config.model import Config, UserNetdev
 from timevm.engine.control.port import ReplayMode
@@ -19,7 +20,9 @@ from timevm.engine.machine.network_cards import plan_cards
 from timevm.engine.replay.events import NetworkInput
 from timevm.engine.replay.replay_gate import LiveInputRefused
 from timevm.errors import HostError
-from timevm.network.user_network import UserNetwork
+
+if TYPE_CHECKING:
+    from timevm.network.user_network import UserNetwork
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +100,8 @@ class NetworkLinks:
             raise HostError(f"-netdev user,id={plan.netdev}: {error}") from error
 
     def _network(self, card: int, netdev: UserNetdev) -> UserNetwork:
+        from timevm.network.user_network import UserNetwork  # most machines have none, and it takes a while
+
         def deliver(frame: bytes) -> None:
             if self._inject is None or self._waiting(card) >= _MOST_WAITING:
                 return
