@@ -100,6 +100,17 @@ async def test_signals_close_the_recording_in_order(tmp_path: Path, number: sign
     assert (again.returncode, again.stdout) == (0, console)
 
 
+async def test_a_machine_with_nothing_to_execute_is_told_so_and_obeys(tmp_path: Path) -> None:
+    async with running(["-M", "virt", "-m", "16", "-nodefaults", "-display", "none", *QMP], tmp_path) as daemon:
+        async with qmp(daemon, tmp_path / "qmp") as client:
+            assert "nothing to execute" in daemon.errors
+            await client.execute("stop")
+            await status(client, "paused")
+            await client.execute("cont")
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.ends() == 0
+
+
 def test_a_full_disk_ends_the_recording_and_not_the_machine(tmp_path: Path) -> None:
     rr = "shift=3,sleep=off,rr={},rrfile=run.rr"
     limited = shlex.join(command([*irq_guest(), "-icount", rr.format("record"), "-serial", "null"]))

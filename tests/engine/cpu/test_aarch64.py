@@ -339,11 +339,12 @@ def test_watchpoints_stop_before_the_access(reference: tuple[Any, ...], kind: Wa
     assert board.fingerprint() == reference
 
 
+@pytest.mark.parametrize("physical", [False, True], ids=["virtual", "physical"])
 @pytest.mark.parametrize("watched", [0, 8], ids=["first", "second"])
-def test_a_pair_that_is_stopped_has_not_begun(watched: int) -> None:
+def test_a_pair_that_is_stopped_has_not_begun(watched: int, physical: bool) -> None:
     """The second of two stores is watched: the first has not happened either where the machine stands."""
     board = Board(a.code(*a.load_constant(2, DATA), a.movz(0, 5), a.movz(1, 6), STP_X0_X1_AT_X2, a.b(0)))
-    board.cpu.set_watchpoints(frozenset({Watchpoint(DATA + watched, 8, WatchKind.WRITE)}))
+    board.cpu.set_watchpoints(frozenset({Watchpoint(DATA + watched, 8, WatchKind.WRITE, physical)}))
     before = board.read(DATA, 16)
     stop = board.cpu.run(100)
     assert (stop.kind, stop.address) == (StopKind.WATCHPOINT, DATA + watched)
@@ -352,15 +353,18 @@ def test_a_pair_that_is_stopped_has_not_begun(watched: int) -> None:
     assert board.read(DATA, 16) == (5).to_bytes(8, "little") + (6).to_bytes(8, "little")
 
 
+@pytest.mark.parametrize("physical", [False, True], ids=["virtual", "physical"])
 @pytest.mark.parametrize("flat_translation", [True, False])
 @pytest.mark.parametrize(
     ("begin", "instruction"), [(-8, STP_X0_X1_AT_X2), (-4, STR_X0_AT_X2)], ids=["pair", "unaligned"]
 )
-def test_a_watched_page_is_reached_from_the_page_before(flat_translation: bool, begin: int, instruction: int) -> None:
+def test_a_watched_page_is_reached_from_the_page_before(
+    flat_translation: bool, begin: int, instruction: int, physical: bool
+) -> None:
     border = DATA + 0x1000
     program = a.code(*a.load_constant(2, border + begin), a.movz(0, 5), a.movz(1, 6), instruction, a.b(0))
     board = Board(program, flat_translation=flat_translation)
-    board.cpu.set_watchpoints(frozenset({Watchpoint(border, 2, WatchKind.WRITE)}))
+    board.cpu.set_watchpoints(frozenset({Watchpoint(border, 2, WatchKind.WRITE, physical)}))
     before = board.read(border - 16, 32)
     stop = board.cpu.run(100)
     assert (stop.kind, stop.address) == (StopKind.WATCHPOINT, border)
@@ -383,6 +387,20 @@ def test_a_kick_stops_an_endless_loop() -> None:
     board.cpu.kick()
     stop = board.cpu.run(FOREVER)
     assert stop.kind is StopKind.KICK and 0 < stop.icount < 1 << 20
+
+
+#: br x1
+BR_X1 = 0xD61F0020
+
+
+def test_a_kick_stops_a_guest_that_executes_nothing() -> None:
+    # nothing is mapped where it jumps to, nor where the abort's vector is: one abort after the other, no instruction
+    board = Board(a.code(*a.load_constant(1, 0x10), BR_X1))
+    board.cpu.kick()
+    stop = board.cpu.run(FOREVER)
+    assert stop.kind is StopKind.KICK
+    board.cpu.kick()
+    assert board.cpu.run(FOREVER) == stop
 
 
 def test_an_error_in_a_device_comes_out_of_run() -> None:

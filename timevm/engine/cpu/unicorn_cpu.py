@@ -80,6 +80,7 @@ class UnicornCpu(ABC):
     suffix: str
     #: of native hooks on watched accesses
     access_hook: str
+    watches_physical = False
     #: bytes of the shortest instruction
     shortest_instruction: int
 
@@ -338,6 +339,8 @@ class UnicornCpu(ABC):
         """
         if len(watchpoints) > native.MAX_WATCHES:
             raise UserError(f"more than {native.MAX_WATCHES} watchpoints")
+        if not self.watches_physical and any(watch.physical for watch in watchpoints):
+            raise UserError("this processor's watchpoints are of virtual addresses only")
         self._watchpoints = watchpoints
 
     def pass_breakpoint(self) -> None:
@@ -370,7 +373,7 @@ class UnicornCpu(ABC):
         self._watch_hooks.clear()
         engine.watch_count = len(self._watchpoints)
         for place, watch in enumerate(sorted(self._watchpoints, key=lambda watch: (watch.address, watch.length))):
-            engine.watches[place] = native.Watch(watch.address, watch.length, WATCH_KINDS[watch.kind])
+            engine.watches[place] = native.Watch(watch.address, watch.length, _native_kind(watch))
         wanted = 0
         for watch in self._watchpoints:
             wanted |= WATCH_KINDS[watch.kind]
@@ -395,6 +398,10 @@ class UnicornCpu(ABC):
         ``reads``: some of them may be loads.
         """
         self.flush_translations()
+
+
+def _native_kind(watch: Watchpoint) -> int:
+    return WATCH_KINDS[watch.kind] | (native.WATCH_PHYSICAL if watch.physical else 0)
 
 
 def _passed_stop(passed: native.PassedStop) -> Stop:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from timevm.engine.clock.virtual_clock import VirtualClock
 from timevm.engine.cpu.aarch64 import Aarch64Cpu
 from timevm.engine.cpu.base import MmioHandler
@@ -83,11 +85,16 @@ class _SerialWindow:
         self._window.set_output(pl011.DR if self._uart.transmit_is_quiet() else None)
 
 
+_log = logging.getLogger(__name__)
+
+
 def assemble(order: Order) -> Assembly:
     """Raises UserError, HostError."""
     spec = order.spec
     if spec.bios is not None:
         raise UserError("-bios: this machine has no flash for firmware: start a kernel with -kernel")
+    if spec.kernel is None and not spec.loaders:
+        _log.warning("the guest has nothing to execute: give it a kernel (-kernel) or a program (-device loader)")
     cpu = Aarch64Cpu(
         spec.cpu,
         time_shift=order.shift,
