@@ -29,7 +29,7 @@ BODY = random.Random(13).randbytes(400_000)
 MODERN = (("virtio-mmio.force-legacy", "off"),)
 
 
-@pytest.fixture(scope="module", params=["virtio-net-device", "virtio-net-pci"])
+@pytest.fixture(scope="module", params=["virtio-net-device", "virtio-net-pci", "rtl8139"])
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[MachineSpec, Outcome]:
     """A page of 400 000 bytes fetched from the host's own server; that is gone when the replays begin."""
     path = tmp_path_factory.mktemp("network") / "net.rr"
@@ -144,7 +144,7 @@ async def test_nobody_answers(tmp_path: Path) -> None:
     assert_same(outcome, replay(spec))
 
 
-@pytest.mark.parametrize("driver", ["virtio-net-device", "virtio-net-pci"])
+@pytest.mark.parametrize("driver", ["virtio-net-device", "virtio-net-pci", "rtl8139"])
 async def test_the_host_reaches_the_guest(tmp_path: Path, driver: str) -> None:
     """A port forwarded to the guest's own web server; what was asked and answered is in the replay."""
     page = "the page of the guest"

@@ -74,10 +74,19 @@ def _pc(architecture: str, processors: tuple[str, ...]) -> Vocabulary:
             "i8042": ("on",),
             "kernel-irqchip": ("off",),
         },
-        devices=("loader", "ide-hd", "ide-cd", "virtio-blk-pci", "virtio-net-pci", "virtio-rng-pci", "isa-debug-exit"),
+        devices=(
+            "loader",
+            "ide-hd",
+            "ide-cd",
+            "virtio-blk-pci",
+            "virtio-net-pci",
+            "rtl8139",
+            "virtio-rng-pci",
+            "isa-debug-exit",
+        ),
         interfaces=("ide", "none", "virtio"),
         absent=(
-            (_NETWORK, _OTHER_CARD.format(card="virtio-net-pci")),
+            (_NETWORK, _OTHER_CARD.format(card="virtio-net-pci or rtl8139")),
             (r"virtio-(blk|rng)-device", "a PC has no virtio-mmio bus: use virtio-blk-pci or ide-hd"),
             (
                 r"ahci|nvme.*|scsi.*|usb.*|.*-usb|pci.*|virtio-.*|VGA|.*-vga.*|isa-.*|sb16|AC97|intel-hda",

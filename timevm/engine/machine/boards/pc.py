@@ -17,6 +17,7 @@ from timevm.engine.devices.uart16550 import Uart16550
 from timevm.engine.machine.acpi_tables import Tables
 from timevm.engine.machine.assembly import Assembly, Order, SerialPort
 from timevm.engine.machine.boards.pc_acpi import SerialResource, tables
+from timevm.engine.machine.boards.pc_cards import pci_cards
 from timevm.engine.machine.boards.pc_chipset import Chipset, Wiring
 from timevm.engine.machine.boards.pc_debug import debug_devices
 from timevm.engine.machine.boards.pc_disks import fill_channels
@@ -31,7 +32,6 @@ from timevm.engine.machine.pc_boot import PcPlacement, place_firmware, place_ker
 from timevm.engine.machine.ram import Ram
 from timevm.engine.machine.randomness import derive, derive_number
 from timevm.engine.machine.spec import GIB, MIB, MachineSpec
-from timevm.engine.machine.virtio_devices import make_devices, options_of
 from timevm.engine.machine.x86_memory_map import ROOT_POINTER, TABLES, ranges
 from timevm.errors import UserError
 
@@ -102,12 +102,7 @@ def assemble(order: Order) -> Assembly:
     chipset: Chipset = Chipset(wiring, clock, memory.of, order.rtc_base, spec.ram_bytes)
     bus = chipset.bus
     fill_channels(chipset.ide, order.disks)
-    cards = zip(
-        options_of(spec, order.disks, "pci"),
-        make_devices(spec, order.disks, order.cables, memory.of, order.seed, "pci"),
-        strict=True,
-    )
-    fill_slots(bus, cards, lambda slot: chipset.isa.interrupt(slot, 1))
+    fill_slots(bus, pci_cards(order, memory.of, clock), lambda slot: chipset.isa.interrupt(slot, 1))
     pci_memory = (max(PCI_MEMORY[0], ram.end), PCI_MEMORY[1])
     described = tables(pci_memory, [SerialResource(*SERIAL[number]) for number in range(spec.serial_ports)])
     console = SERIAL[0][0] if spec.serial_ports else None
