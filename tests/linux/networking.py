@@ -59,6 +59,12 @@ def networked(driver: str, steps: str, recording: Path, port: int) -> MachineSpe
     return replace(spec, append=f"{spec.append} tvmport={port}", devices=(card,))
 
 
+def links_of(spec: MachineSpec, settings: UserSettings | None = None) -> NetworkLinks:
+    """Of a machine that is recorded; to be opened on the event loop."""
+    config = Config("test", spec, netdevs=(UserNetdev("n0", settings or UserSettings()),))
+    return NetworkLinks(config, ReplayMode.RECORD)
+
+
 @dataclass(frozen=True)
 class Session:
     """A machine that is being recorded, as somebody on the host sees it."""
@@ -87,8 +93,7 @@ async def record_networked(
     somebody: Callable[[Session], Awaitable[None]] = _nobody,
 ) -> Outcome:
     """The machine in a thread of its own, the network on this event loop, as in the real program, and ``somebody``."""
-    config = Config("test", spec, netdevs=(UserNetdev("n0", settings or UserSettings()),))
-    links = NetworkLinks(config, ReplayMode.RECORD)
+    links = links_of(spec, settings)
     await links.open()
     try:
         terminal = Terminal()
