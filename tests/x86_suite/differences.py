@@ -66,21 +66,17 @@ TEXTS = (
 )
 
 BEFORE_51 = (
-    "Unicorn's x87 is QEMU's before 5.1, which computes transcendental functions in double precision, does not raise "
-    "all exceptions, and treats encodings that are no numbers as if they were"
+    "Unicorn's x87 is QEMU's before 5.1, which does not raise all exceptions, and treats encodings that are no numbers "
+    "as if they were"
 )
 FAILING = {
-    "test-i386-f2xm1": Failing(1101, BEFORE_51),
     "test-i386-fbstp": Failing(16, BEFORE_51),
     "test-i386-fisttp": Failing(8, BEFORE_51),
     "test-i386-fldcst": Failing(9, BEFORE_51),
     "test-i386-fp-exceptions": Failing(99, BEFORE_51),
-    "test-i386-fpatan": Failing(1020, BEFORE_51),
     "test-i386-fscale": Failing(10, BEFORE_51),
     "test-i386-fxam": Failing(8, BEFORE_51),
     "test-i386-fxtract": Failing(10, BEFORE_51),
-    "test-i386-fyl2x": Failing(1109, BEFORE_51),
-    "test-i386-fyl2xp1": Failing(1098, BEFORE_51),
     "test-i386-pseudo-denormal": Failing(3, BEFORE_51),
     "test-i386-snan-convert": Failing(4, BEFORE_51),
     "test-i386-sse-exceptions": Failing(88, "Unicorn's SSE records no exceptions in MXCSR: QEMU's before 5.1"),

@@ -25,11 +25,18 @@ FUNCTIONS = {
 #: functions of the host's libm that only Unicorn's x87 calls, and whose results depend on the host
 HOST_FUNCTIONS = ("sin", "cos", "sincos", "tan", "atan2", "log", "pow")
 #: helpers that do not always do what their instruction does, in the order of ``x86_64_vectors.c``
-HELPERS = (
+VECTOR_HELPERS = (
     *(f"{name}_mmx" for name in ("phaddw", "phaddd", "phaddsw", "phsubw", "phsubd", "phsubsw")),
     *(f"{name}_xmm" for name in ("phaddw", "phaddd", "phaddsw", "phsubw", "phsubd", "phsubsw")),
     *(f"{name}_xmm" for name in ("pcmpistri", "pcmpistrm", "pcmpestri", "pcmpestrm")),
 )
+#: and in that of ``x87_extended.c``
+FLOAT_HELPERS = ("f2xm1", "fyl2x", "fyl2xp1", "fpatan")
+FLOAT_PLACES = (private.FLOAT_TOP, private.FLOAT_STATUS, private.FLOAT_CONTROL, private.FLOAT_TAGS, private.FLOATS)
+#: all of them, and ours
+HELPERS = {name: f"timevm_x86_{name}" for name in VECTOR_HELPERS} | {
+    name: f"timevm_x87_{name}" for name in FLOAT_HELPERS
+}
 _interposed: list[object] = []
 
 
@@ -51,8 +58,11 @@ def interpose(library: Any) -> None:
 
 
 def _replace_helpers(library: Any) -> None:
-    addresses = [unicorn_library.exported(f"helper_{name}_x86_64") for name in HELPERS]
-    library.timevm_x86_set_vector_helpers((c_uint64 * (len(HELPERS) + 1))(*addresses, private.VECTORS))
-    places = linkage.places_of(addresses)
-    for name, address in zip(HELPERS, addresses, strict=True):
-        linkage.redirect(places[address], address_of(library, f"timevm_x86_{name}"))
+    addresses = {name: unicorn_library.exported(f"helper_{name}_x86_64") for name in HELPERS}
+    vectors = [*(addresses[name] for name in VECTOR_HELPERS), private.VECTORS]
+    library.timevm_x86_set_vector_helpers((c_uint64 * len(vectors))(*vectors))
+    floats = [*(addresses[name] for name in FLOAT_HELPERS), *FLOAT_PLACES]
+    library.timevm_x87_set_helpers((c_uint64 * len(floats))(*floats))
+    places = linkage.places_of(addresses.values())
+    for name, function in HELPERS.items():
+        linkage.redirect(places[addresses[name]], address_of(library, function))

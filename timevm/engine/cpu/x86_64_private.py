@@ -40,6 +40,7 @@ LDT, TR, GDT, IDT = 328, 352, 376, 400
 CONTROL = 424
 A20_MASK = 496
 EFER = 592
+FLOAT_TOP, FLOAT_STATUS, FLOAT_CONTROL, FLOAT_TAGS = 604, 608, 610, 612  # fpstt, fpus, fpuc, fptags
 FLOATS, FLOAT_SIZE, FLOAT_COUNT = 624, 16, 8  # fpregs, of which 10 bytes are the register
 FLOAT_OPERAND = 784  # ft0
 VECTORS, VECTOR_SIZE = 824, 64  # xmm_regs, of which SSE has 16 bytes, and behind them xmm_t0
@@ -115,6 +116,12 @@ def prove_registers() -> None:
     for number in range(FLOAT_COUNT):
         engine.reg_write(getattr(x86, f"UC_X86_REG_FP{number}"), (0x8765_4321_0000_0000 + number, 0x3FFF))
         expect(read_u64(env + FLOATS + FLOAT_SIZE * number) == 0x8765_4321_0000_0000 + number, f"FP{number}")
+    engine.reg_write(x86.UC_X86_REG_FPCW, 0x0B7F)
+    engine.reg_write(x86.UC_X86_REG_FPSW, 5 << 11 | 0x4141)
+    engine.reg_write(x86.UC_X86_REG_FPTAG, 0x5555)
+    words = (read_u32(env + FLOAT_TOP), read_u32(env + FLOAT_STATUS) & 0xFFFF, read_u32(env + FLOAT_CONTROL) & 0xFFFF)
+    expect(words == (5, 0x4141, 0x0B7F), "top, status and control of the x87")
+    expect(ctypes.string_at(env + FLOAT_TAGS, FLOAT_COUNT) == bytes(FLOAT_COUNT), "tags of the x87")
     for number in (0, 1, 15):
         engine.reg_write(getattr(x86, f"UC_X86_REG_XMM{number}"), 0x1122_3344_5566_0000 + number)
         expect(read_u64(env + VECTORS + VECTOR_SIZE * number) == 0x1122_3344_5566_0000 + number, f"XMM{number}")

@@ -4,136 +4,12 @@
 
    All is computed in pairs of doubles, about 104 bits, by series, and rounded once (twice if it is denormal): results are
    within 0.5001 units in the last place, so they would hardly change if a series did.  0.1 to 0.3 us a call
-   more than glibc.  IEEE 754's four operations
-   are all that is used; the compiler must not contract them (-ffp-contract=off). */
+   more than glibc.  IEEE 754's four operations are all that is used; the compiler must not contract them
+   (-ffp-contract=off).  What of the instructions x87_extended.c computes does not come here. */
 #include "common.h"
+#include "x87_pairs.h"
 
 #include <math.h>
-#include <string.h>
-
-/* a sum; low is at most half a unit in the last place of high */
-struct pair {
-    double high, low;
-};
-
-static const struct pair PI = {0x1.921fb54442d18p+1, 0x1.1a62633145c07p-53};
-static const struct pair HALF_PI = {0x1.921fb54442d18p+0, 0x1.1a62633145c07p-54};
-static const struct pair LOG_2 = {0x1.62e42fefa39efp-1, 0x1.abc9e3b39803fp-56};
-
-/* ---- arithmetic of pairs (T. J. Dekker, A floating-point technique for extending the available precision, 1971) ---- */
-
-/* |a| >= |b| */
-static inline struct pair ordered_sum(double a, double b)
-{
-    double sum = a + b;
-
-    return (struct pair){sum, b - (sum - a)};
-}
-
-static inline struct pair exact_sum(double a, double b)
-{
-    double sum = a + b, part = sum - a;
-
-    return (struct pair){sum, (a - (sum - part)) + (b - part)};
-}
-
-/* both below 2^995 */
-static inline struct pair exact_product(double a, double b)
-{
-    const double split = 0x1p27 + 1;
-    double product = a * b, over_a = split * a, over_b = split * b;
-    double a_high = over_a - (over_a - a), a_low = a - a_high;
-    double b_high = over_b - (over_b - b), b_low = b - b_high;
-
-    return (struct pair){product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low};
-}
-
-static inline struct pair negative(struct pair a)
-{
-    return (struct pair){-a.high, -a.low};
-}
-
-static inline struct pair add(struct pair a, struct pair b)
-{
-    struct pair high = exact_sum(a.high, b.high), low = exact_sum(a.low, b.low);
-
-    high = ordered_sum(high.high, high.low + low.high);
-    return ordered_sum(high.high, high.low + low.low);
-}
-
-static inline struct pair multiply(struct pair a, struct pair b)
-{
-    struct pair product = exact_product(a.high, b.high);
-
-    return ordered_sum(product.high, product.low + (a.high * b.low + a.low * b.high));
-}
-
-static inline struct pair times(struct pair a, double b)
-{
-    struct pair product = exact_product(a.high, b);
-
-    return ordered_sum(product.high, product.low + a.low * b);
-}
-
-static inline struct pair divide(struct pair a, struct pair b)
-{
-    double first = a.high / b.high, second;
-    struct pair rest = add(a, negative(times(b, first)));
-
-    second = rest.high / b.high;
-    rest = add(rest, negative(times(b, second)));
-    return add(ordered_sum(first, second), (struct pair){rest.high / b.high, 0});
-}
-
-static inline struct pair over(struct pair a, double b)
-{
-    double first = a.high / b;
-    struct pair product = exact_product(first, b);
-
-    return ordered_sum(first, ((a.high - product.high) - product.low + a.low) / b);
-}
-
-static inline double rounded(struct pair a)
-{
-    return a.high + a.low;
-}
-
-/* ---- bits of a double ---- */
-
-static inline uint64_t bits_of(double x)
-{
-    uint64_t bits;
-
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static inline double of_bits(uint64_t bits)
-{
-    double x;
-
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-/* 2^exponent, from -1022 to 1023 */
-static inline double power_of_two(int exponent)
-{
-    return of_bits((uint64_t)(exponent + 1023) << 52);
-}
-
-/* x, positive and finite, is its mantissa, in [1, 2), by 2^exponent */
-static double mantissa_of(double x, int *exponent)
-{
-    int below = 0;
-
-    if (x < 0x1p-1022) {
-        x *= 0x1p54;
-        below = 54;
-    }
-    *exponent = (int)(bits_of(x) >> 52) - 1023 - below;
-    return of_bits((bits_of(x) & ~(0x7ffull << 52)) | 1023ull << 52);
-}
 
 /* of a number that is none: the same, quiet.  Of a result that is none: the processor's default */
 static inline double quiet(double x)
@@ -190,15 +66,8 @@ static struct pair reduced(double x, unsigned *quadrant)
     return multiply(is_negative ? negative(fraction) : fraction, HALF_PI);
 }
 
-static inline struct pair one_minus(struct pair a)
-{
-    struct pair sum = ordered_sum(1, -a.high);
-
-    return ordered_sum(sum.high, sum.low - a.low);
-}
-
 /* Taylor's series from the far end, for |angle| < 0.8; its small terms need no pairs */
-static void sine_and_cosine(struct pair angle, struct pair *sine, struct pair *cosine)
+void x87_sine_and_cosine(struct pair angle, struct pair *sine, struct pair *cosine)
 {
     struct pair square = multiply(angle, angle);
     double small_sine = 1, small_cosine = 1;
@@ -223,7 +92,7 @@ static void circle(double x, struct pair *sine, struct pair *cosine)
     double size = fabs(x);
     struct pair angle = size <= 0.78 ? (struct pair){size, 0} : reduced(size, &quadrant), swap;
 
-    sine_and_cosine(angle, sine, cosine);
+    x87_sine_and_cosine(angle, sine, cosine);
     if (quadrant & 1) {
         swap = *sine;
         *sine = *cosine;
@@ -299,15 +168,15 @@ EXPORT double timevm_x87_tan(double x)
 
 /* ---- arc tangent ---- */
 
-/* Of low / high, both positive, their quotient from 2^-64 to 1.  A guess within 0.005, and the angle that is left: of the
-   point turned back by the guess. */
-static struct pair angle_of(double low, double high)
+/* A guess within 0.005, and the angle that is left: of the point turned back by the guess. */
+struct pair x87_angle_of(struct pair low, struct pair high)
 {
-    double quotient = low / high, guess = quotient / (1 + 0.28 * quotient * quotient), square;
+    double quotient = low.high / high.high, guess = quotient / (1 + 0.28 * quotient * quotient), square;
     struct pair sine, cosine, rest;
 
-    sine_and_cosine((struct pair){guess, 0}, &sine, &cosine);
-    rest = divide(add(times(cosine, low), negative(times(sine, high))), add(times(cosine, high), times(sine, low)));
+    x87_sine_and_cosine((struct pair){guess, 0}, &sine, &cosine);
+    rest = divide(add(multiply(cosine, low), negative(multiply(sine, high))),
+                  add(multiply(cosine, high), multiply(sine, low)));
     square = rest.high * rest.high;
     rest.low -= rest.high * square * (1.0 / 3 - square * (1.0 / 5 - square * (1.0 / 7 - square * (1.0 / 9))));
     return add((struct pair){guess, 0}, rest);
@@ -326,8 +195,8 @@ static struct pair quarter_angle(double y, double x)
         return HALF_PI;
     y_mantissa *= power_of_two(apart);
     if (y_mantissa <= x_mantissa)
-        return angle_of(y_mantissa, x_mantissa);
-    return add(HALF_PI, negative(angle_of(x_mantissa, y_mantissa)));
+        return x87_angle_of((struct pair){y_mantissa, 0}, (struct pair){x_mantissa, 0});
+    return add(HALF_PI, negative(x87_angle_of((struct pair){x_mantissa, 0}, (struct pair){y_mantissa, 0})));
 }
 
 /* the same with 0 and infinity (ISO C, F.9.1.4) */
@@ -356,11 +225,24 @@ EXPORT double timevm_x87_atan2(double y, double x)
 
 /* ---- logarithm and power ---- */
 
+struct pair x87_half_logarithm(struct pair r)
+{
+    struct pair square = multiply(r, r), series;
+    double small = 0;
+
+    for (int n = 33; n > 9; n -= 2)
+        small = 1.0 / n + square.high * small;
+    series = (struct pair){small, 0};
+    for (int n = 9; n > 0; n -= 2)
+        series = add(over((struct pair){1, 0}, n), multiply(square, series));
+    return multiply(r, series);
+}
+
 EXPORT double timevm_x87_log(double x)
 {
     int exponent;
-    double mantissa, small = 0;
-    struct pair ratio, square, series;
+    double mantissa;
+    struct pair ratio;
 
     if (x != x)
         return quiet(x);
@@ -371,27 +253,32 @@ EXPORT double timevm_x87_log(double x)
     if (isinf(x))
         return x;
     mantissa = mantissa_of(x, &exponent);
-    if (mantissa > 0x1.6a09e667f3bcdp+0) { /* the square root of 2: the series is for numbers near 1 */
+    if (mantissa > ROOT_2) { /* the series is for numbers near 1 */
         mantissa /= 2;
         exponent++;
     }
-    /* log m = 2 artanh r = 2 (r + r^3/3 + r^5/5 + ...) with r = (m - 1) / (m + 1), |r| < 0.172 */
     ratio = divide((struct pair){mantissa - 1, 0}, exact_sum(mantissa, 1));
-    square = multiply(ratio, ratio);
-    for (int n = 33; n > 9; n -= 2)
-        small = 1.0 / n + square.high * small;
+    return rounded(add(times(LOG_2, exponent), scaled(x87_half_logarithm(ratio), 2)));
+}
+
+/* t (1 + t/2 (1 + t/3 (...))) */
+struct pair x87_exponential_less_1(struct pair t)
+{
+    struct pair series;
+    double small = 1;
+
+    for (int n = 24; n > 10; n--)
+        small = 1 + t.high * small / n;
     series = (struct pair){small, 0};
-    for (int n = 9; n > 0; n -= 2)
-        series = add(over((struct pair){1, 0}, n), multiply(square, series));
-    series = multiply(ratio, series);
-    return rounded(add(times(LOG_2, exponent), (struct pair){2 * series.high, 2 * series.low}));
+    for (int n = 10; n > 1; n--)
+        series = one_minus(negative(over(multiply(t, series), n)));
+    return multiply(t, series);
 }
 
 static double power_of_two_real(double x)
 {
     int whole;
-    struct pair exponent, series;
-    double small = 1;
+    struct pair power;
 
     if (x != x)
         return quiet(x);
@@ -400,14 +287,8 @@ static double power_of_two_real(double x)
     if (x <= -1076)
         return 0;
     whole = (int)(x + (x < 0 ? -0.5 : 0.5));
-    exponent = times(LOG_2, x - whole);
-    /* e^t = 1 + t (1 + t/2 (1 + t/3 (...))), |t| < 0.35 */
-    for (int n = 19; n > 8; n--)
-        small = 1 + exponent.high * small / n;
-    series = (struct pair){small, 0};
-    for (int n = 8; n > 0; n--)
-        series = one_minus(negative(over(multiply(exponent, series), n)));
-    return rounded(series) * power_of_two(whole / 2) * power_of_two(whole - whole / 2);
+    power = add((struct pair){1, 0}, x87_exponential_less_1(times(LOG_2, x - whole)));
+    return rounded(power) * power_of_two(whole / 2) * power_of_two(whole - whole / 2);
 }
 
 /* the helpers raise 2 only */
