@@ -259,8 +259,27 @@ def test_refusals(line: str, piece: str) -> None:
     assert piece in refusal(line)
 
 
-def test_riscv64_is_not_part_of_this_version() -> None:
-    assert "riscv64 is not part of this version" in refusal("-M virt", "riscv64")
+def test_riscv64() -> None:
+    machine = parsed("-M virt -kernel k", "riscv64").machine
+    assert (machine.architecture, machine.machine, machine.cpu, machine.bios) == ("riscv64", "virt", "rv64", None)
+    assert parsed("-M virt,aclint=off,aia=none -cpu sifive-u54", "riscv64").machine.cpu == "sifive-u54"
+    assert "'aia=aplic' is not part of this version" in refusal("-M virt,aia=aplic", "riscv64")
+    assert "No machine specified" in refusal("-kernel k", "riscv64")
+    assert "unable to find CPU model 'cortex-a57'" in refusal("-M virt -cpu cortex-a57", "riscv64")
+    assert "use virtio-net-device" in refusal("-M virt -device rtl8139", "riscv64")
+    for text, name in (("-M help", "virt"), ("-cpu help", "rv64"), ("-h", "console=ttyS0")):
+        found = parse_command_line("timevm", text.split(), "riscv64")
+        assert isinstance(found, Information) and name in found.text
+
+
+def test_words_in_place_of_a_firmware_file() -> None:
+    for text, properties in (("none", (("firmware", "none"),)), ("default", ())):
+        machine = parsed(f"-M virt -bios {text} -kernel k", "riscv64").machine
+        assert (machine.bios, machine.machine_properties) == (None, properties)
+    machine = parsed("-M virt -bios none -global virtio-mmio.force-legacy=off", "riscv64").machine
+    assert machine.machine_properties == (("virtio-mmio.force-legacy", "off"), ("firmware", "none"))
+    assert parsed("-M virt -bios fw.bin", "riscv64").machine.bios == Path("fw.bin")
+    assert parsed("-bios none", "x86_64").machine.bios == Path("none")
 
 
 @pytest.mark.parametrize("name", ABSENT)

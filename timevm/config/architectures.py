@@ -6,10 +6,9 @@ What is in here is understood; whether a board can do it, the board says when it
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from timevm.engine.machine.spec import CPU_MODELS, GIB
-from timevm.errors import UserError
+from timevm.engine.machine.spec import CPU_MODELS, GIB, NO_FIRMWARE, RISCV_CPU_MODELS, Properties
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,10 @@ class Vocabulary:
     absent: tuple[tuple[str, str], ...]
     #: how a disk is attached here, for hints
     disk_example: str
+    #: a command line's part that boots Linux, for the help
+    boot_example: str
+    #: words that ``-bios`` takes in place of a file → what they say to the board
+    firmware_words: dict[str, Properties] = field(default_factory=dict)
 
     def board(self, name: str) -> str | None:
         """The board that ``-M name`` means, None if there is none."""
@@ -40,6 +43,16 @@ class Vocabulary:
 
 _NETWORK = r"virtio-net.*|rtl8139|e1000.*|ne2k.*|vmxnet3|usb-net|i825.*|pcnet|tulip"
 _OTHER_CARD = "this machine has another network card: use {card}"
+
+#: of machines whose devices are all on virtio-mmio
+_NO_BUS = (
+    (_NETWORK, _OTHER_CARD.format(card="virtio-net-device")),
+    (
+        r".*-pci|ide-.*|pci.*|nvme.*|usb.*|.*-usb|ahci|scsi.*",
+        "it needs a PCI or USB bus, which this machine has not: use virtio-blk-device or virtio-rng-device",
+    ),
+)
+_MMIO_DISK = "-drive file=F,if=none,id=d -device virtio-blk-device,drive=d"
 
 _COMMON_PROPERTIES: dict[str, tuple[str, ...]] = {
     "accel": ("tcg",),
@@ -94,6 +107,7 @@ def _pc(architecture: str, processors: tuple[str, ...]) -> Vocabulary:
             ),
         ),
         disk_example="-drive file=F,if=none,id=d -device ide-hd,drive=d",
+        boot_example="-m 512 -nographic -kernel bzImage -initrd initrd.gz -append console=ttyS0",
     )
 
 
@@ -124,14 +138,30 @@ VOCABULARIES: dict[str, Vocabulary] = {
         },
         devices=("loader", "virtio-blk-device", "virtio-net-device", "virtio-rng-device"),
         interfaces=("virtio", "none"),
-        absent=(
-            (_NETWORK, _OTHER_CARD.format(card="virtio-net-device")),
+        absent=_NO_BUS,
+        disk_example=_MMIO_DISK,
+        boot_example="-M virt -m 512 -nographic -kernel Image -initrd initrd.gz -append console=ttyAMA0",
+    ),
+    "riscv64": Vocabulary(
+        architecture="riscv64",
+        machines=(
             (
-                r".*-pci|ide-.*|pci.*|nvme.*|usb.*|.*-usb|ahci|scsi.*",
-                "it needs a PCI or USB bus, which this machine has not: use virtio-blk-device or virtio-rng-device",
+                r"virt",
+                "virt",
+                "RISC-V VirtIO board, as far as timevm has it (PLIC, CLINT, 16550, Goldfish clock, virtio-mmio)",
             ),
         ),
-        disk_example="-drive file=F,if=none,id=d -device virtio-blk-device,drive=d",
+        default_machine=None,
+        processors=RISCV_CPU_MODELS,
+        ram_most=4 * GIB,
+        most_serial_ports=1,
+        properties=_COMMON_PROPERTIES | {"aclint": ("off",), "aia": ("none",), "aia-guests": ("0",)},
+        devices=("loader", "virtio-blk-device", "virtio-net-device", "virtio-rng-device"),
+        interfaces=("virtio", "none"),
+        absent=_NO_BUS,
+        disk_example=_MMIO_DISK,
+        boot_example="-M virt -m 512 -nographic -kernel Image -initrd initrd.gz -append console=ttyS0",
+        firmware_words={"default": (), "none": (NO_FIRMWARE,)},
     ),
     "x86_64": _pc("x86_64", ("qemu64", "max")),
     "i386": _pc("i386", ("qemu32", "max")),
@@ -139,7 +169,4 @@ VOCABULARIES: dict[str, Vocabulary] = {
 
 
 def vocabulary_of(architecture: str) -> Vocabulary:
-    """Raises UserError for an architecture that timevm has not."""
-    if architecture == "riscv64":
-        raise UserError("riscv64 is not part of this version: there are aarch64, x86_64 and i386")
     return VOCABULARIES[architecture]

@@ -11,7 +11,7 @@ from timevm.config.table import LOG_ITEMS, OPTIONS
 _EXAMPLES = """\
 Examples
   Boot a kernel on this terminal (Ctrl-A x leaves, Ctrl-A c is the monitor):
-    {program} -M virt -m 512 -nographic -kernel Image -initrd initrd.gz -append console=ttyAMA0
+    {program} {boot}
 
   Record it, and replay the recording bit for bit:
     {program} … -icount shift=auto,rr=record,rrfile=run.tvm
@@ -20,9 +20,6 @@ Examples
   Replay under gdb, which can then go backwards, with a monitor for programs beside it:
     {program} … -icount shift=auto,rr=replay,rrfile=run.tvm -s -S -qmp unix:qmp.sock,server=on,wait=off
 """
-
-
-_PC_EXAMPLES = _EXAMPLES.replace("-M virt ", "").replace("-kernel Image", "-kernel bzImage").replace("ttyAMA0", "ttyS0")
 
 
 def version(program: str) -> str:
@@ -43,7 +40,7 @@ def usage(program: str, vocabulary: Vocabulary) -> str:
         else:
             lines.append(heading)
             lines += textwrap.wrap(option.help, width=88, initial_indent=" " * 30, subsequent_indent=" " * 30)
-    lines += ["", (_EXAMPLES if vocabulary.architecture == "aarch64" else _PC_EXAMPLES).format(program=program)]
+    lines += ["", _EXAMPLES.format(program=program, boot=vocabulary.boot_example)]
     return "\n".join(lines).rstrip()
 
 

@@ -339,6 +339,7 @@ class CommandLine:
         return Path(self.texts[name]) if name in self.texts else None
 
     def _spec(self, machine: str) -> MachineSpec:
+        firmware = self.vocabulary.firmware_words.get(self.texts.get("bios", ""))
         return MachineSpec(
             architecture=self.vocabulary.architecture,
             machine=machine,
@@ -347,7 +348,7 @@ class CommandLine:
             kernel=self._path("kernel"),
             initrd=self._path("initrd"),
             dtb=self._path("dtb"),
-            bios=self._path("bios"),
+            bios=self._path("bios") if firmware is None else None,
             append=self.texts.get("append", ""),
             loaders=tuple(self.loaders),
             shift=self.icount.shift,
@@ -363,7 +364,7 @@ class CommandLine:
             no_reboot=self.no_reboot,
             drives=tuple(self.drives),
             blockdevs=tuple(self.blockdevs),
-            machine_properties=tuple(self.machine_properties.items()),
+            machine_properties=(*self.machine_properties.items(), *(firmware or ())),
             devices=tuple(self.devices),
             objects=tuple(self.objects),
             name=self.name,

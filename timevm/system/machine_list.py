@@ -6,7 +6,7 @@ from timevm.config.architectures import vocabulary_of
 from timevm.engine.machine.boards import BOARDS
 from timevm.qmp_schema.machine import MachineInfo
 
-_CPU_SUFFIX = {"aarch64": "arm-cpu", "x86_64": "x86_64-cpu", "i386": "i386-cpu"}
+_CPU_SUFFIX = {"aarch64": "arm-cpu", "x86_64": "x86_64-cpu", "i386": "i386-cpu", "riscv64": "riscv-cpu"}
 
 
 def machine_list(architecture: str) -> list[MachineInfo]:

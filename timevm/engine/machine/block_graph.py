@@ -71,7 +71,7 @@ def plan_disks(spec: MachineSpec) -> tuple[list[ImagePlan], list[DiskPlan]]:
     graph = _Graph(spec)
     devices = [_ide_device(name, drive) for name, drive in graph.drives.items() if drive.interface == "ide"]
     devices += [device for device in spec.devices if device.driver in BLOCK_DEVICES]
-    bus = "device" if spec.architecture == "aarch64" else "pci"
+    bus = "device" if spec.machine == "virt" else "pci"
     for name, drive in graph.drives.items():
         if drive.interface == "virtio":
             devices.append(DeviceOption(f"virtio-blk-{bus}", None, (("drive", name),)))

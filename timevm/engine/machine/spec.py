@@ -13,11 +13,15 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 #: what ``-cpu`` takes on the ``virt`` machine, the default first
 CPU_MODELS = ("cortex-a57", "cortex-a53", "cortex-a72", "max")
+#: the same on the riscv ``virt`` machine
+RISCV_CPU_MODELS = ("rv64", "sifive-u54")
 #: of ``-m`` (bytes), both included
 RAM_LEAST, RAM_MOST = 16 * MIB, 4 * GIB
 
 #: keys and values as the user wrote them, in order, for parts that know their own properties
 Properties = tuple[tuple[str, str], ...]
+#: among a machine's properties: ``-bios none``, where a machine has firmware of its own
+NO_FIRMWARE = ("firmware", "none")
 
 
 @dataclass(frozen=True, slots=True)
