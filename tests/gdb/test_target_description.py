@@ -11,6 +11,7 @@ from tests.gdb.client import served
 from tests.gdb.toy_guest import pc_at, toy
 from tests.monitor.toy_vm import RAM
 from timevm.engine.control.port import MemoryRegion
+from timevm.engine.cpu import riscv64_registers
 from timevm.engine.cpu.aarch64_registers import REGISTERS
 from timevm.errors import InternalError
 from timevm.gdb import aarch64_features, architectures
@@ -87,3 +88,18 @@ async def test_an_architecture_whose_watchpoints_stop_behind_the_access(monkeypa
         assert await client.ask(b"bs") == b"T05thread:01;"
         assert await client.register(PC) == pc_at(20)
         client.close()
+
+
+def test_riscv64_as_gdb_numbers_it() -> None:
+    description = architectures.describe("riscv64", riscv64_registers.REGISTERS)
+    names = [register.name for register in description.registers]
+    assert names[:10] == ["zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "fp", "s1"]
+    assert (names[31:33], len(description.general)) == (["t6", "pc"], 33)
+    assert (names[33], names[41], names[43], names[64:68]) == ("ft0", "fs0", "fa0", ["ft11", "fflags", "frm", "fcsr"])
+    assert [feature.name for feature in description.features] == [
+        f"org.gnu.gdb.riscv.{name}" for name in ("cpu", "fpu", "csr", "virtual")
+    ]
+    assert description.program_counter.name == "pc" and names[-1] == "priv"
+    document = ElementTree.fromstring(description.document())
+    assert document.findtext("architecture") == "riscv:rv64"
+    assert len(list(document.iter("reg"))) == len(riscv64_registers.REGISTERS)

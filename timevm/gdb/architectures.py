@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 from timevm.engine.control.port import Register
 from timevm.errors import InternalError
-from timevm.gdb import aarch64_features, x86_features
+from timevm.gdb import aarch64_features, riscv_features, x86_features
 from timevm.gdb.target_description import Architecture
 
 #: by ``VmPort.architecture``
 ARCHITECTURES: dict[str, Callable[[Sequence[Register]], Architecture]] = {
     "aarch64": aarch64_features.describe,
+    "riscv64": riscv_features.describe,
     "x86_64": x86_features.describe_64,
     "i386": x86_features.describe_32,
 }

@@ -22,7 +22,7 @@ _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 _EXECUTABLE = 2
 #: ELF's numbers of processors
-MACHINES = {"aarch64": 183, "x86_64": 62}
+MACHINES = {"aarch64": 183, "riscv64": 243, "x86_64": 62}
 _SYMBOLS, _STRINGS, _NOTHING_IN_FILE = 2, 3, 8
 _ALLOCATED_CODE = 2 | 4
 _LOCAL, _GLOBAL, _FUNCTION = 0, 1, 2

@@ -66,7 +66,8 @@ class Architecture:
 
     @property
     def program_counter(self) -> GdbRegister:
-        return next(register for register in self.general if register.type == "code_ptr")
+        """It is the last code pointer: a return address may come before it."""
+        return next(register for register in reversed(self.general) if register.type == "code_ptr")
 
     def document(self) -> str:
         """``target.xml``"""

@@ -37,19 +37,23 @@ async def query_kvm(context: MonitorContext, arguments: Empty) -> KvmInfo:
     return KvmInfo(enabled=False, present=False)
 
 
+#: by architecture: where QEMU has the first CPU in its object tree, and how it counts it
+_PC_CPU = ("/machine/unattached/device[0]", CpuInstanceProperties(socket_id=0, core_id=0, thread_id=0))
+_CPUS = {
+    "aarch64": (_PC_CPU[0], CpuInstanceProperties(socket_id=0, cluster_id=0, core_id=0, thread_id=0)),
+    "riscv64": ("/machine/soc0/harts[0]", CpuInstanceProperties(core_id=0)),
+}
+
+
 async def query_cpus_fast(context: MonitorContext, arguments: Empty) -> list[CpuInfoFast]:
     thread = await context.vm.inspect(lambda machine: threading.get_native_id())
+    path, properties = _CPUS.get(context.vm.architecture, _PC_CPU)
     return [
         CpuInfoFast(
             cpu_index=0,
-            qom_path="/machine/unattached/device[0]",
+            qom_path=path,
             thread_id=thread,
-            props=CpuInstanceProperties(
-                socket_id=0,
-                cluster_id=0 if context.vm.architecture == "aarch64" else None,
-                core_id=0,
-                thread_id=0,
-            ),
+            props=properties,
             target=SysEmuTarget(context.vm.architecture),
         )
     ]

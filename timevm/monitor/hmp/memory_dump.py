@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from timevm.engine.control.port import MachinePort, VmPort
@@ -30,6 +31,26 @@ def character(value: int) -> str:
 
 #: EFER.LMA; of the code segment: 64 bits, 32 bits
 _LONG_ACTIVE, _LONG, _BIG = 1 << 10, 1 << 21, 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """Instructions have ``shortest`` to ``longest`` bytes; shown as one number or byte by byte, in ``columns``."""
+
+    shortest: int
+    longest: int
+    columns: int
+    is_number: bool = True
+
+    def length_of_none(self, code: bytes) -> int:
+        """Of what is no instruction: where the next one may begin."""
+        if self.longest == 2 * self.shortest and code[0] & 3 == 3:  # RISC-V: the length is in the first bits
+            return min(self.longest, len(code))
+        return self.shortest
+
+
+_ENCODINGS = {"aarch64": _Encoding(4, 4, 8), "riscv64": _Encoding(2, 4, 16)}
+_BYTES = _Encoding(1, 16, 23, is_number=False)
 
 
 async def _read(vm: VmPort, address: int, size: int, *, physical: bool) -> bytes:
@@ -95,6 +116,8 @@ def disassembler(architecture: str, machine: MachinePort) -> capstone.Cs | None:
 
     if architecture == "aarch64":
         return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
+    if architecture == "riscv64":
+        return capstone.Cs(capstone.CS_ARCH_RISCV, capstone.CS_MODE_RISCV64 | capstone.CS_MODE_RISCVC)
     if architecture not in ("x86_64", "i386"):
         return None
     flags = machine.read_register("cs_flags")
@@ -108,29 +131,29 @@ def disassembler(architecture: str, machine: MachinePort) -> capstone.Cs | None:
 
 
 async def disassemble(vm: VmPort, address: int, count: int, *, physical: bool) -> str:
-    """``count`` instructions of a fixed width of 4 bytes, or as long as the architecture makes them."""
+    """``count`` instructions, each as long as the architecture makes it."""
     architecture = vm.architecture
     decoder = await vm.inspect(lambda machine: disassembler(architecture, machine))
     if decoder is None:
         raise HmpError(f"no disassembler for {vm.architecture}")
-    fixed = vm.architecture == "aarch64"
-    data = await _read(vm, address, count * (4 if fixed else 16), physical=physical)
+    encoding = _ENCODINGS.get(architecture, _BYTES)
+    data = await _read(vm, address, count * encoding.longest, physical=physical)
     lines = []
     offset = 0
     for _ in range(count):
-        window = data[offset : offset + (4 if fixed else 16)]
+        window = data[offset : offset + encoding.longest]
         here = (address + offset) & _MASK
-        if not window or (fixed and len(window) < 4):
+        if len(window) < encoding.shortest:
             lines.append(f"{here:#010x}: unable to read memory")
             break
         found = next(decoder.disasm(window, here, 1), None)
-        length = found.size if found is not None else 4 if fixed else 1
+        length = found.size if found is not None else encoding.length_of_none(window)
         code = window[:length]
-        shown = f"{int.from_bytes(code, 'little'):08x}" if fixed else " ".join(f"{byte:02x}" for byte in code).ljust(23)
+        shown = f"{int.from_bytes(code, 'little'):0{2 * len(code)}x}" if encoding.is_number else code.hex(" ")
         if found is None:
             text = f"{'.byte':<8} " + ", ".join(f"0x{byte:02x}" for byte in code)
         else:
             text = f"{found.mnemonic:<8} {found.op_str}"
-        lines.append(f"{here:#010x}:  {shown}  {text}")
+        lines.append(f"{here:#010x}:  {shown.ljust(encoding.columns)}  {text}")
         offset += length
     return "".join(f"{line}\n" for line in lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from timevm.engine.control.port import MachinePort
+from timevm.monitor.hmp.registers_riscv import aliases, render_riscv
 from timevm.monitor.hmp.registers_x86 import render_x86
 
 #: PSTATE.M[3:0] with SPSel
@@ -23,20 +24,24 @@ def read_registers(machine: MachinePort) -> dict[str, int]:
 
 
 def registers_by_any_name(machine: MachinePort) -> dict[str, int]:
-    """Also by the names that expressions know besides: ``pc``, ``eax``.  Runs on the CPU thread."""
+    """Also by the names that expressions know besides: ``pc``, ``eax``, ``sp``.  Runs on the CPU thread."""
     values = read_registers(machine)
     if "rip" in values:
         values |= {f"e{name[1:]}": value & 0xFFFF_FFFF for name, value in values.items() if name in _WIDE}
         values["pc"] = values["cs_base"] + values["rip"]
+    if "scause" in values:
+        values |= aliases(values)
     return values
 
 
 def render_registers(values: Mapping[str, int], architecture: str) -> str:
-    """One CPU's registers in QEMU's layout (``aarch64_cpu_dump_state``, ``x86_cpu_dump_state``), others as a list."""
+    """One CPU's registers in QEMU's layout (``aarch64_cpu_dump_state`` and its like), others as a list."""
     if "cpsr" in values and "x30" in values:
         return _aarch64(values)
     if "cs_flags" in values and "rip" in values:
         return render_x86(values, wide_target=architecture != "i386")
+    if "scause" in values and "x31" in values:
+        return render_riscv(values)
     width = max(map(len, values))
     return "".join(f"{name:<{width}} {value:016x}\n" for name, value in values.items())
 
