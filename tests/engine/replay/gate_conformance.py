@@ -279,18 +279,34 @@ def check_a_disk_that_hangs_does_not_stop_the_guest(make: MakeGate) -> None:
     gate.close()
 
 
-def check_an_answer_from_the_network_ends_a_wait(make: MakeGate) -> None:
-    """Without sleep time stands still a while after the guest sent something, and goes on if no answer comes."""
+def check_time_is_real_while_the_guest_talks_to_the_network(make: MakeGate) -> None:
+    """Without sleep too: an answer that takes its time must not come after the guest's timeout."""
     gate, sink = make(sleep=False), ToySink()
     settle(gate, sink)
+    assert gate.idle(1, 0, 10**12) == 10**12
     gate.expect_answer()
-    waiting = Elsewhere(gate, 10, 0, 10**9)
+    waiting = Elsewhere(gate, 10, 0, 10**12)
+    assert waiting.still_waits()
     gate.inject(NetworkInput(0, b"answer"))
-    assert waiting.answer() is None
+    jump = waiting.answer()
+    assert jump is not None and 0 < jump < 10**12
     settle(gate, sink, 10)
-    assert gate.idle(10, 0, 50) == 50  # nothing is expected any more
+    assert gate.idle(10, 0, 5 * 10**6) == 5 * 10**6  # waited for
+    gate.close()
+
+
+def check_time_jumps_again_when_the_network_is_silent(make: MakeGate) -> None:
+    clock = [0]
+
+    def host_ns() -> int:
+        clock[0] += 10**9
+        return clock[0]
+
+    gate, sink = make(sleep=False, host_ns=host_ns), ToySink()
+    settle(gate, sink)
     gate.expect_answer()
-    assert gate.idle(11, 50, 60) == 10
+    assert gate.idle(10, 0, 10**12) == 10**12
+    assert gate.idle(11, 0, 10**12) == 10**12
     gate.close()
 
 
@@ -335,5 +351,6 @@ CHECKS = [
     check_a_disk_that_is_done_ends_a_wait,
     check_a_disk_that_hangs_does_not_stop_the_guest,
     check_frames_wait_whole_and_in_order_until_the_card_takes_them,
-    check_an_answer_from_the_network_ends_a_wait,
+    check_time_is_real_while_the_guest_talks_to_the_network,
+    check_time_jumps_again_when_the_network_is_silent,
 ]

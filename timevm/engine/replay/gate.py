@@ -57,7 +57,7 @@ class Gate(Protocol):
         """A disk began to work on a request; one ``announce`` will follow.  A replay ignores both: its log knows."""
 
     def expect_answer(self) -> None:
-        """The guest sent a frame into the network: an answer may come soon.  A replay ignores it."""
+        """The guest sent a frame into the network: an answer may come.  A replay ignores it."""
 
     def announce(self, event: BlockCompletion) -> None:
         """The host is done with the request: it is to be delivered."""

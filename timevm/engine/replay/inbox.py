@@ -93,8 +93,8 @@ class Inbox:
         self._held_up = False  # whether somebody who had no room held something up then
         self._woken = False
         self._expected = 0  # block completions that are still to come
-        #: the guest sent a frame, and none came since
-        self.answer_expected = False
+        #: frames that came or went so far
+        self.frames = 0
 
     def expect(self) -> None:
         """One more block completion will come."""
@@ -102,7 +102,8 @@ class Inbox:
             self._expected += 1
 
     def expect_answer(self) -> None:
-        self.answer_expected = True
+        """A frame went out."""
+        self.frames += 1
 
     @property
     def expected(self) -> int:
@@ -123,7 +124,7 @@ class Inbox:
                 self._ports.setdefault(event.port, _Port(event.port)).put(self._arrived, event.data)
             elif isinstance(event, NetworkInput):
                 self._cards.setdefault(event.card, _Card()).frames.append((self._arrived, event))
-                self.answer_expected = False
+                self.frames += 1
             else:
                 self._others.append((self._arrived, event))
                 if isinstance(event, BlockCompletion):
