@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from tests.engine.cpu import riscv64_assembler as a
-from tests.engine.cpu.riscv64_board import DATA, DEVICE, FOREVER, HANDLER, RAM, TABLES, RiscvBoard, power_off
+from tests.engine.cpu.riscv64_board import DATA, DEVICE, FOREVER, HANDLER, HOLE, RAM, TABLES, RiscvBoard, power_off
 from timevm.engine.cpu.base import StopKind, WatchKind, Watchpoint
 from timevm.engine.cpu.sbi import Arguments, SbiOutcome
 
@@ -173,6 +175,37 @@ def test_code_that_is_changed_through_another_mapping(step: int) -> None:
         pass
     assert stop.kind is StopKind.POWER_OFF
     assert board.x(7) == sum(range(1, rounds + 1))
+
+
+@pytest.mark.parametrize("step", [1, FOREVER])
+def test_paging_begins_with_the_next_instruction(step: int) -> None:
+    """Linux turns it on where its page is not mapped: the fault takes it to its trap vector, at a virtual address."""
+    board, tables = supervisor(a.csrw("satp", 8), a.addi(7, 7, 1), a.addi(7, 7, 1))
+    for page in range(RAM, RAM + (2 << 20), 0x1000):
+        tables.map(page, 0, 0)
+    tables.map(VIRTUAL, HANDLER, READ | EXECUTE)
+    board.cpu.write_register("x8", board.cpu.read_register("satp"))
+    board.cpu.write_register("satp", 0)
+    board.cpu.write_register("stvec", VIRTUAL)
+    while (stop := board.cpu.run(board.cpu.icount + step)).kind is StopKind.LIMIT:
+        pass
+    assert (board.x(7), board.x(13), board.x(14)) == (0, FETCH_PAGE, RAM + 4)
+    assert stop.icount == 1 + 3 + 5
+
+
+@pytest.mark.parametrize("mapped", [True, False], ids=["access faults", "page faults"])
+def test_a_guest_whose_trap_handler_is_nowhere_can_be_stopped(mapped: bool) -> None:
+    """It executes nothing any longer, one fault after the other."""
+    board, tables = supervisor(a.NOP, a.EBREAK)
+    board.cpu.write_register("stvec", VIRTUAL)
+    if mapped:
+        tables.map(VIRTUAL, HOLE, READ | EXECUTE)
+    timer = threading.Timer(0.2, board.cpu.kick)
+    timer.start()
+    stop = board.cpu.run(FOREVER)
+    timer.join()
+    assert (stop.kind, stop.icount, stop.pc) == (StopKind.KICK, 2, VIRTUAL)
+    assert board.cpu.read_register("scause") == (1 if mapped else FETCH_PAGE)
 
 
 def test_watchpoints_are_virtual_and_know_who_maps_the_page() -> None:

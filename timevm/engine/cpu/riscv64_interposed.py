@@ -26,7 +26,7 @@ FUNCTIONS = {
 TIME = 0xC01
 COUNTERS = (0xC00, 0xC02, 0xB00, 0xB02)
 PUBLIC_COUNTERS = range(0xC00, 0xC20)
-SUPERVISOR_ENABLED, ENABLED = 0x104, 0x304
+SUPERVISOR_ENABLED, ENABLED, TRANSLATION = 0x104, 0x304, 0x180
 _interposed: list[object] = []
 
 
@@ -49,6 +49,7 @@ def interpose(library: Any) -> None:
         time=calls_of(TIME),
         enabled=calls_of(ENABLED),
         supervisor_enabled=calls_of(SUPERVISOR_ENABLED),
+        translation=calls_of(TRANSLATION),
     )
     library.timevm_riscv64_set_originals(ctypes.addressof(originals))
     for name, function in FUNCTIONS.items():
@@ -67,4 +68,5 @@ def interpose(library: Any) -> None:
         replace(number, allowed="counter_allowed")
     replace(ENABLED, write="write_enabled")
     replace(SUPERVISOR_ENABLED, write="write_supervisor_enabled")
+    replace(TRANSLATION, write="write_translation")
     _interposed.append(originals)

@@ -107,6 +107,7 @@ struct riscv64 {
     struct hook_record *block_hook;
     struct translation_block *block; /* paid for last; NULL: nothing of it is left to run */
     int64_t in_access;               /* instructions paid for that a device access under way is still to do */
+    int64_t fetch_failed_at;         /* the icount at which a kick found that nothing could be fetched */
     int64_t warp_ns;
     uint32_t time_shift; /* virtual ns = (icount << time_shift) + warp_ns */
     uint32_t has_firmware; /* ECALL in S-mode is for Python */
@@ -143,7 +144,7 @@ struct originals {
     uint32_t (*update_pending)(void *cpu_state, uint32_t mask, uint32_t value);
     void (*generate_call)(void *context, void *helper, void *result, int count, void **arguments);
     void *block_check; /* the helper that looks for a stop before each block */
-    struct register_calls counter, time, enabled, supervisor_enabled;
+    struct register_calls counter, time, enabled, supervisor_enabled, translation;
 };
 
 extern struct originals original;

@@ -46,6 +46,7 @@ class Originals(ctypes.Structure):
         ("time", RegisterCalls),
         ("enabled", RegisterCalls),
         ("supervisor_enabled", RegisterCalls),
+        ("translation", RegisterCalls),
     ]
 
 
@@ -80,6 +81,7 @@ class Riscv64(ctypes.Structure):
         ("block_hook", c_void_p),
         ("block", c_void_p),
         ("in_access", c_int64),
+        ("fetch_failed_at", c_int64),
         ("warp_ns", c_int64),
         ("time_shift", c_uint32),
         ("has_firmware", c_uint32),

@@ -138,6 +138,18 @@ static void count_exception(struct riscv64 *cpu, uint32_t number)
     cpu->block = 0;
 }
 
+/* A kick is seen where blocks begin.  A guest whose trap handler cannot be fetched has none any longer. */
+static void stop_if_nothing_runs(struct riscv64 *cpu)
+{
+    int64_t now = cpu->engine.horizon - cpu->engine.budget;
+
+    if (now == cpu->fetch_failed_at) {
+        cpu->engine.stop = STOP_KICK;
+        cpu->engine.call.emu_stop(cpu->engine.unicorn);
+    }
+    cpu->fetch_failed_at = now;
+}
+
 /* UC_HOOK_INTR; Unicorn has added 4 to pc */
 EXPORT void timevm_riscv64_exception(void *unicorn, uint32_t number, struct riscv64 *cpu)
 {
@@ -154,6 +166,8 @@ EXPORT void timevm_riscv64_exception(void *unicorn, uint32_t number, struct risc
         is_atomic_store(instruction_at(cpu, *cpu->engine.pc)))
         number += AS_STORE;
     deliver(cpu, number);
+    if (number == FETCH_PAGE && __atomic_load_n(&cpu->engine.kick, __ATOMIC_ACQUIRE))
+        stop_if_nothing_runs(cpu);
 }
 
 /* UC_HOOK_INSN_INVALID: Unicorn takes EBREAK for its own, and for an error of the engine; 1: go on */
@@ -271,6 +285,19 @@ EXPORT int timevm_riscv64_write_enabled(void *env, int number, uint64_t value)
     if (is_ours(env))
         look_soon(&running->engine);
     return original.enabled.write(env, number, value);
+}
+
+/* Addresses are translated anew from the next instruction on (priv 4.1.11 asks for it where paging begins or ends);
+   Unicorn would go on with what it knows unless the address space's number changes. */
+EXPORT int timevm_riscv64_write_translation(void *env, int number, uint64_t value)
+{
+    int result;
+
+    if (!is_ours(env))
+        return original.translation.write(env, number, value);
+    result = original.translation.write(env, number, value);
+    running->call.flush_tlb(running->engine.cpu_state);
+    return result;
 }
 
 EXPORT int timevm_riscv64_write_supervisor_enabled(void *env, int number, uint64_t value)
