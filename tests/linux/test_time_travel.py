@@ -18,10 +18,12 @@ from tests.linux.test_pc_debian import linux_pc
 from tests.peers import need
 from timevm.engine.cpu.base import WatchKind, Watchpoint
 from timevm.engine.machine.machine import Machine
-from timevm.engine.machine.outcome import RunEnd, RunResult, Stops
+from timevm.engine.machine.outcome import ReplayMode, RunEnd, RunResult, Stops
+from timevm.engine.machine.ram import PAGE
 from timevm.engine.machine.spec import Drive, MachineSpec
 from timevm.engine.replay.events import Digest
 from timevm.engine.snapshot.named import NamedSnapshots
+from timevm.system.history import history_of
 
 pytestmark = [pytest.mark.linux, pytest.mark.timeout(900)]
 
@@ -158,3 +160,62 @@ def test_a_step_back_takes_milliseconds(boot: tuple[MachineSpec, Outcome]) -> No
         assert first <= 200 and statistics.median(others) <= 10 and max(others) <= 100
         travel.timeline.seek(generator.randrange(outcome.icount), Waiter())
     travel.machine.close()
+
+
+def test_the_last_write_is_found_without_running_what_did_not_touch_the_page(boot: tuple[MachineSpec, Outcome]) -> None:
+    """Memory that is written in early boot, or all the time; from the end of the recording."""
+    spec = boot[0]
+    travel = replay(spec, budget=None)
+    machine, timeline = travel.machine, travel.timeline
+    before = machine.ram.read(machine.ram.base, machine.ram.size)
+    timeline.run(1 << 60)
+    after = machine.ram.read(machine.ram.base, machine.ram.size)
+    generator = random.Random(5)
+    changed = [at for at in range(0, machine.ram.size, PAGE) if before[at : at + PAGE] != after[at : at + PAGE]]
+    places = []
+    for page in generator.sample(changed, 16):
+        at = next(at for at in range(page, page + PAGE, 8) if before[at : at + 8] != after[at : at + 8])
+        places.append(machine.ram.base + at)
+    watched = {place: Watchpoint(place, 8, WatchKind.WRITE, physical=True) for place in places}
+    last: dict[int, int] = {}
+    straight = build(replace(spec, mode="play"), Terminal())
+    straight.set_stops(Stops(watchpoints=frozenset(watched.values())))
+    while (passage := straight.pass_by(straight.icount + 200_000))[0].end in (RunEnd.LIMIT, RunEnd.KICKED):
+        for stop in passage[1]:
+            assert stop.address is not None
+            last[stop.address & ~7] = stop.icount
+    straight.close()
+    assert len(last) > 8
+    costs = []
+    for place, icount in last.items():
+        begin = time.thread_time()
+        found = timeline.find_last(Stops(watchpoints=frozenset({watched[place]})), Waiter())
+        costs.append(time.thread_time() - begin)
+        assert (found.end, found.icount) == (RunEnd.DEBUG, icount)
+    machine.close()
+    if machine.dirty.sees_every_write:
+        assert statistics.median(costs) < 1.0, costs
+
+
+def test_a_recording_is_looked_back_at(boot: tuple[MachineSpec, Outcome], tmp_path: Path) -> None:
+    spec = replace(boot[0], mode="record", rrfile=tmp_path / "again.rr", sleep=False)
+    machine = build(spec, Terminal())
+    history = history_of(machine, spec, ReplayMode.RECORD, looks_back=True)
+    generator = random.Random(13)
+    end = generator.randrange(boot[1].icount // 2, boot[1].icount * 9 // 10)
+    while history.run(end).end is RunEnd.KICKED:
+        pass
+    assert history.look_back is not None and history.time_travel is not None and history.checkpoints is not None
+    assert len(history.checkpoints) > 3
+    here = look(machine, spec)
+    assert history.look_back.look_back() == end and look(machine, spec) == here
+    begin = time.thread_time()
+    history.time_travel.reverse_step(1, Waiter())
+    assert time.thread_time() - begin < 2.0
+    places = [end, end - 1, *(generator.randrange(end) for _ in range(5))]
+    seen = {}
+    for place in generator.sample(places, len(places)):
+        history.time_travel.seek(place, Waiter())
+        seen[place] = look(machine, spec)
+    machine.close()
+    assert seen == one_pass(spec, places) and seen[end] == here

@@ -42,6 +42,7 @@ class ToyMachine:
 
     name = "toy"
     registers: Sequence[Register] = REGISTERS
+    watches_physical = True
 
     def __init__(self, info: ReplayInfo) -> None:
         self.info = info

@@ -53,10 +53,11 @@ class TimevmStops(QapiModel):
 
 
 class TimevmRange(QapiModel):
-    """``address``: guest virtual; ``length`` in bytes, 8 if absent."""
+    """``address``: guest virtual, or ``physical``; ``length`` in bytes, 8 if absent."""
 
     address: Int
     length: Int = 8
+    physical: Bool = False
 
 
 class TimevmMark(QapiModel):
@@ -133,8 +134,10 @@ COMMANDS = (
     Command(
         name="x-timevm-last-write",
         documentation=(
-            "Find the last write to a range of guest virtual memory before now.  The machine comes back to where it "
-            "was; the answer says where the write is: `replay-seek` goes there."
+            "Find the last write to memory before now, by the guest or a device.  The machine comes back to where it "
+            "was; the answer says where the write is: `replay-seek` goes there.  What is meant is the memory that the "
+            "range is mapped to now, by whatever address it was written; where it is not mapped now, or on riscv64, "
+            "writes by this very address.  `physical`: the address is a physical one."
         ),
         arguments=TimevmRange,
         result=TimevmStopped,

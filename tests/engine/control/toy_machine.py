@@ -31,6 +31,7 @@ class ToyMachine:
 
     name = "toy"
     registers: Sequence[Register] = (Register("pc", 64, "general"),)
+    watches_physical = False
 
     def __init__(
         self, mode: ReplayMode = ReplayMode.NONE, ends: dict[int, RunResult | TimevmError | Exception] | None = None

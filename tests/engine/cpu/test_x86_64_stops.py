@@ -168,3 +168,30 @@ def test_a20_can_be_switched() -> None:
     board.write(0, board.read(CODE, 0x100))
     assert board.run().kind is StopKind.POWER_OFF
     assert board.number(DATA, 1) == 5
+
+
+def test_physical_memory_is_watched_whoever_maps_it() -> None:
+    """DATA's page is mapped at 0x10000000 too; a virtual watchpoint there does not see what is written to DATA."""
+    body = f"""
+    mov dword ptr [0x6400], 0x87 + 0x200000
+    mov rbx, 0x10000000
+    mov rdi, 0x200000
+    mov qword ptr [rdi + 0x108], 1
+    mov qword ptr [rbx + 0x108], 2
+    mov byte ptr [rbx + 0x10f], 3
+    mov qword ptr [rbx + 0x110], 4
+    mov qword ptr [rbx + 0x1108], 5
+    """
+    for watch, addresses in (
+        (Watchpoint(0x20_010A, 6, WatchKind.WRITE, physical=True), [0x20_010A, 0x20_010A, 0x20_010F]),
+        (Watchpoint(0x1000_010A, 6, WatchKind.WRITE), [0x1000_010A, 0x1000_010F]),
+    ):
+        board = Board(long_mode(body))
+        board.cpu.set_watchpoints(frozenset({watch}))
+        met = []
+        while (stop := board.run()).kind is StopKind.WATCHPOINT:
+            met.append(stop.address)
+        assert met == addresses
+        board = Board(long_mode(body))
+        board.cpu.set_watchpoints(frozenset({watch}))
+        assert [stop.address for stop in board.cpu.run_collecting(stop.icount).passed] == addresses

@@ -65,6 +65,8 @@ class MachinePort(Protocol):
     name: str
     #: of the CPU, in the order in which a debugger lists them
     registers: Sequence[Register]
+    #: watchpoints may be of physical addresses
+    watches_physical: bool
 
     @property
     def icount(self) -> int: ...

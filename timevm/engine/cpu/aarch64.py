@@ -48,6 +48,7 @@ class Aarch64Cpu(UnicornCpu):
     registers = REGISTERS
     suffix = "aarch64"
     access_hook = "timevm_access"
+    watches_physical = True
     shortest_instruction = 4
 
     def __init__(

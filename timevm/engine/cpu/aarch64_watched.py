@@ -17,7 +17,8 @@ def watched_ranges(
     ``translate_page`` gives the physical address of a virtual page; TOP: it is not mapped.
     """
     cpu.watched_pages = 0
-    watched = list(watchpoints)
+    ranges = [_physical_range(watch) for watch in watchpoints if watch.physical]
+    watched = [watch for watch in watchpoints if not watch.physical]
     spans = [
         (max(0, watch.address - native.WATCH_REACH) // PAGE, (watch.address + watch.length - 1) // PAGE + 1)
         for watch in watched
@@ -29,7 +30,6 @@ def watched_ranges(
         number for watch, (_, end) in zip(watched, spans, strict=True) for number in range(watch.address // PAGE, end)
     }
     numbers = sorted({number for first, end in spans for number in range(first, end)})
-    ranges = []
     for place, number in enumerate(numbers):
         page = translate_page(number * PAGE & TOP)
         cpu.watched_page[place], cpu.watched_place[place] = number * PAGE & TOP, page
@@ -40,3 +40,7 @@ def watched_ranges(
             ranges.append(EVERYWHERE)
     cpu.watched_pages = len(numbers)
     return [EVERYWHERE] if EVERYWHERE in ranges else sorted(set(ranges))
+
+
+def _physical_range(watch: Watchpoint) -> tuple[int, int]:
+    return max(0, watch.address - native.WATCH_REACH) & ~(PAGE - 1), watch.address + watch.length - 1 | PAGE - 1

@@ -57,11 +57,16 @@ class WatchKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Watchpoint:
-    """A range of guest virtual addresses, any length (bytes, > 0) and alignment."""
+    """A range of guest virtual addresses, any length (bytes, > 0) and alignment.
+
+    ``physical``: of physical ones, whoever maps them where; WRITE only, and where the CPU can
+    (``Cpu.watches_physical``).  A store that begins on the page before may go unseen.
+    """
 
     address: int
     length: int
     kind: WatchKind
+    physical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,9 @@ class MmioHandler(Protocol):
 
 class Cpu(Protocol):
     """One processor with its RAM and MMIO windows mapped.  All methods but ``kick`` belong to the CPU thread."""
+
+    #: physical watchpoints are known
+    watches_physical: bool
 
     @property
     def registers(self) -> Sequence[Register]: ...

@@ -49,6 +49,7 @@ class X86Cpu(UnicornCpu):
     registers = REGISTERS
     suffix = "x86_64"
     access_hook = "timevm_x86_access"
+    watches_physical = True
     shortest_instruction = 1
 
     def __init__(

@@ -70,6 +70,9 @@ class DeviceWrites:
 
     def _pieces(self, watch: Watchpoint) -> Iterator[tuple[int, int, int]]:
         """(watched address, physical one, bytes), as it is mapped now."""
+        if watch.physical:
+            yield watch.address, watch.address, watch.length
+            return
         at, end = watch.address, watch.address + watch.length
         while at < end:
             length = min(end, (at // PAGE + 1) * PAGE) - at

@@ -53,6 +53,8 @@ class Watcher(Protocol):
 
     #: for people: what the choice was
     name: str
+    #: also a write that leaves a page as it was
+    sees_every_write: bool
 
     def take(self) -> PageNumbers:
         """Numbers of the pages that may have been written since the last call, ascending."""
@@ -62,6 +64,7 @@ class KernelWatcher:
     """userfaultfd and PAGEMAP_SCAN.  Raises OSError where the kernel has them not."""
 
     name = "kernel (userfaultfd, PAGEMAP_SCAN)"
+    sees_every_write = True
 
     def __init__(self, ram: Ram) -> None:
         self._start, self._end = ram.host_address, ram.host_address + ram.size
@@ -171,6 +174,7 @@ class ComparingWatcher:
     """Keeps a copy of RAM; a look reads all of both."""
 
     name = "comparison with a copy of RAM"
+    sees_every_write = False
     #: pages compared at a time: 16 MiB
     CHUNK = 4096
 
@@ -240,6 +244,12 @@ class DirtyPages:
     def method(self) -> str:
         """For people."""
         return "nothing is watched" if self._watcher is None else self._watcher.name
+
+    @property
+    def sees_every_write(self) -> bool:
+        """Or only what a page holds in the end."""
+        self.look()
+        return self._watcher is not None and self._watcher.sees_every_write
 
     def log(self, *, everything: bool = True) -> DirtyLog:
         """A new consumer.  ``everything``: the first ``take`` gives all pages, not what is written from now on."""

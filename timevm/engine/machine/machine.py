@@ -49,6 +49,7 @@ class Machine:
         self.identity = parts.identity
         self.dirty = parts.dirty
         self.registers = board.cpu.registers
+        self.watches_physical = board.cpu.watches_physical
         self._board = board
         self._memory = MemoryAccess(board.cpu, board.ram, board.roms)
         #: break- and watchpoints in force

@@ -31,6 +31,8 @@ class LookBack:
         if not whole or not one_run:
             self._checkpoints.go_to(self._checkpoints.start.position)
             self._checkpoints.forget_all_but_start()
+        if not one_run:
+            self._track.forget_ways()
         self._track.archive = self._archive
         self._track.trace()
         self._timeline.pace = Pace()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from timevm.engine.cpu.base import Stop, StopKind, Traceable
+from timevm.engine.cpu.base import Stop, StopKind, Traceable, WatchKind
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.outcome import DebugStop, RunEnd, RunResult, Stops
+from timevm.engine.machine.ram import PAGE
 from timevm.engine.snapshot.checkpoints import Checkpoints
 from timevm.engine.snapshot.position import Position
 from timevm.engine.timeline.quiet_times import QuietTimes
 from timevm.engine.timeline.seekable import Passed, Run, moment
+from timevm.engine.timeline.written_pages import WrittenPages
 from timevm.errors import InternalError
 
 #: instructions that a named snapshot must save, or it is not read for a way
@@ -46,16 +48,23 @@ class MachineTrack:
         self.archive = archive
         self._checkpoints = checkpoints
         self._restarts = restarts
-        self._quiet: QuietTimes | None = None
+        self._written = WrittenPages(machine.dirty) if machine.dirty.sees_every_write else None
+        self._quiet = QuietTimes(None, moment(self.place), self._written)
         self._restorations = machine.restorations
         if traces:
             self.trace()
         checkpoints.take(self.place)
 
     def trace(self) -> None:
-        """Nothing is known of what ran on the way to here; of what runs from now on it is."""
+        """What code runs is noted from now on."""
         cpu = self._machine.cpu
-        self._quiet = QuietTimes(cpu.trace_code(), moment(self.place)) if isinstance(cpu, Traceable) else None
+        if isinstance(cpu, Traceable):
+            self._quiet.begin_trace(cpu.trace_code(), moment(self.place))
+
+    def forget_ways(self) -> None:
+        """Nothing is known of any way so far."""
+        self._quiet = QuietTimes(self._quiet.trace, moment(self.place), self._written)
+        self._quiet.moved(moment(self.place))
         self._restorations = self._machine.restorations
 
     @property
@@ -137,21 +146,27 @@ class MachineTrack:
 
     def _note_way(self) -> None:
         """What code ran on the way to here, unless somebody else has put the machine elsewhere meanwhile."""
-        if self._quiet is not None:
-            if self._machine.restorations == self._restorations:
-                self._quiet.reached(moment(self.place))
-            else:
-                self._note_jump()
+        if self._machine.restorations == self._restorations:
+            self._quiet.reached(moment(self.place))
+        else:
+            self._note_jump()
 
     def _note_jump(self) -> None:
-        if self._quiet is not None:
-            self._restorations = self._machine.restorations
-            self._quiet.moved(moment(self.place))
+        self._restorations = self._machine.restorations
+        self._quiet.moved(moment(self.place))
 
     def quiet_since(self, moment: int, stops: Stops) -> int:
-        if self._quiet is None or stops.watchpoints:
+        """Virtual memory may be mapped elsewhere at any time, and reads leave no traces: those have to be run for."""
+        if any(not watch.physical or watch.kind is not WatchKind.WRITE for watch in stops.watchpoints):
             return moment
-        return max(2 * self.start.icount, self._quiet.quiet_since(moment, stops.breakpoints))
+        base = self._machine.ram.base
+        pages = {
+            (address - base) // PAGE
+            for watch in stops.watchpoints
+            for address in range(watch.address // PAGE * PAGE, watch.address + watch.length, PAGE)
+            if self._machine.ram.contains(address, PAGE)
+        }
+        return max(2 * self.start.icount, self._quiet.quiet_since(moment, stops.breakpoints, pages))
 
     def pin(self, position: Position) -> None:
         self._checkpoints.pin(position)

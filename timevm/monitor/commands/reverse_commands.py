@@ -20,6 +20,10 @@ from timevm.qmp_schema.extension import (
 )
 from timevm.qmp_schema.run_state import RunState
 
+PAGE = 4096
+#: bytes of memory that is looked for by the pages that it is mapped to now
+LONGEST = 32 * PAGE
+
 _REASONS = {
     RunEnd.LIMIT: TimevmStopReason.ARRIVED,
     RunEnd.KICKED: TimevmStopReason.INTERRUPTED,
@@ -128,8 +132,31 @@ async def last_write(context: MonitorContext, arguments: TimevmRange) -> TimevmS
     await _must_replay(context)
     if arguments.length < 1:
         raise CommandError("length must be at least 1")
-    watch = Watchpoint(arguments.address, arguments.length, WatchKind.WRITE)
-    return await _find(context, Stops(watchpoints=frozenset({watch})))
+    pieces = await context.vm.inspect(lambda machine: written_memory(machine, arguments))
+    found = await _find(context, Stops(watchpoints=frozenset(watch for watch, _ in pieces)))
+    for watch, address in pieces:
+        if found.address is not None and watch.address <= found.address < watch.address + watch.length:
+            return found.model_copy(update={"address": found.address - watch.address + address})
+    return found
+
+
+def written_memory(machine: MachinePort, asked: TimevmRange) -> list[tuple[Watchpoint, int]]:
+    """What to watch, and where each piece begins as the user says it.  Raises CommandError."""
+    as_said = [(Watchpoint(asked.address, asked.length, WatchKind.WRITE, asked.physical), asked.address)]
+    if asked.physical and not machine.watches_physical:
+        raise CommandError("this processor's writes can be looked for by virtual address only")
+    if asked.physical or not machine.watches_physical or asked.length > LONGEST:
+        return as_said
+    pieces = []
+    at, end = asked.address, asked.address + asked.length
+    while at < end:
+        length = min(end, (at // PAGE + 1) * PAGE) - at
+        physical = machine.translate(at)
+        if physical is None:
+            return as_said
+        pieces.append((Watchpoint(physical, length, WatchKind.WRITE, physical=True), at))
+        at += length
+    return pieces
 
 
 async def find(context: MonitorContext, arguments: TimevmStops) -> TimevmStopped:

@@ -167,7 +167,10 @@ async def look_back(call: Call) -> str:
 
 async def last_write(call: Call) -> str:
     address, length = call.values["address"] & (1 << 63) - 1, call.values.get("length", 8)
-    stopped: TimevmStopped = await _execute(call, "x-timevm-last-write", address=address, length=length)
+    physical = call.values.get("physical", False)
+    stopped: TimevmStopped = await _execute(
+        call, "x-timevm-last-write", address=address, length=length, physical=physical
+    )
     if stopped.address is None:
         return "not written since the start of the recording\n"
     return f"{await _where(call, stopped)}replay_seek {stopped.icount} goes there\n"
@@ -247,9 +250,13 @@ ACTIONS: tuple[HmpCommand, ...] = (
         ("last_write",),
         "who wrote this memory last? (the machine stays where it is)",
         last_write,
-        (_ADDRESS, Parameter("length", Kind.EXPRESSION, optional=True)),
-        "addr [length]",
-        ("last_write 0x40200000 4", "last_write $sp+8"),
+        (
+            Parameter("physical", Kind.FLAG, flag="p"),
+            _ADDRESS,
+            Parameter("length", Kind.EXPRESSION, optional=True),
+        ),
+        "[-p] addr [length]",
+        ("last_write 0x40200000 4", "last_write $sp+8", "last_write -p 0x47ff0000"),
     ),
     HmpCommand(
         ("loadvm",),

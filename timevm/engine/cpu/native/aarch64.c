@@ -297,8 +297,8 @@ static void look_at_watches(struct aarch64 *cpu, uint64_t address, uint64_t size
     for (uint32_t i = 0; i < engine->watch_count; i++) {
         const struct watch *watch = &engine->watches[i];
 
-        if ((watch->kind >> is_write & 1) && address < watch->address + watch->length &&
-            watch->address < address + size)
+        if ((watch->kind >> is_write & 1) && !(watch->kind & WATCH_PHYSICAL) &&
+            address < watch->address + watch->length && watch->address < address + size)
             meet_stop(engine, STOP_WATCHPOINT, *engine->pc, watch->address > address ? watch->address : address,
                       (uint32_t)is_write, WORD);
     }
@@ -331,6 +331,20 @@ static void note_store(struct aarch64 *cpu, uint64_t physical, uint32_t size, in
     memcpy(next->before, next->place, size);
 }
 
+/* The same for those who watch physical addresses.  1: one is hit. */
+static int look_at_physical(struct aarch64 *cpu, const struct watch *watch, uint64_t physical, uint64_t size,
+                            int64_t icount)
+{
+    struct engine *engine = &cpu->engine;
+
+    if (physical >= watch->address + watch->length || watch->address >= physical + size)
+        return 0;
+    if (!engine->collect && icount != engine->skip_watchpoint_at)
+        take_back_stores(cpu, icount);
+    meet_stop(engine, STOP_WATCHPOINT, *engine->pc, watch->address > physical ? watch->address : physical, 1, WORD);
+    return 1;
+}
+
 /* UC_HOOK_MEM_READ, _WRITE while somebody watches.  Unicorn tells the physical address: a watched page is looked up in
    the guest's tables of this moment, but only if the place in the page fits. */
 static void look_at_access(struct aarch64 *cpu, uint64_t physical, uint32_t size, int is_write, int64_t icount)
@@ -345,6 +359,11 @@ static void look_at_access(struct aarch64 *cpu, uint64_t physical, uint32_t size
 
         if (!(watch->kind >> is_write & 1))
             continue;
+        if (watch->kind & WATCH_PHYSICAL) {
+            if (look_at_physical(cpu, watch, physical, size, icount))
+                return;
+            continue;
+        }
         if (cpu->mmu_is_off) /* addresses are physical: one look for a range of any length */
             page = last = physical & ~(uint64_t)4095;
         for (;; page += 4096) {
@@ -685,8 +704,14 @@ EXPORT uint32_t timevm_system_instruction(void *unicorn, uint32_t name, const st
         touch_mapping(cpu);
     if (reg->crn != 7)
         return 0;
-    if (engine->watch_count && reg->op1 == 3 && reg->crm == 4 && reg->op2 == 1) /* DC ZVA clears a line */
+    if (engine->watch_count && reg->op1 == 3 && reg->crm == 4 && reg->op2 == 1) { /* DC ZVA clears a line */
         look_at_watches(cpu, reg->value & ~(uint64_t)(CACHE_LINE - 1), CACHE_LINE, 1);
+        address = engine->call.translate(engine->cpu_state, reg->value & ~(uint64_t)4095, attributes);
+        for (uint32_t i = 0; i < engine->watch_count; i++)
+            if ((engine->watches[i].kind & WATCH_PHYSICAL) && address != ~(uint64_t)0)
+                look_at_physical(cpu, &engine->watches[i], address | (reg->value & 4095 & ~(uint64_t)(CACHE_LINE - 1)),
+                                 CACHE_LINE, icount_at(engine, *engine->pc, WORD));
+    }
     if (reg->op1 == 3 && reg->crm == 5 && reg->op2 == 1) { /* IC IVAU */
         address = engine->call.translate(engine->cpu_state, reg->value & ~(uint64_t)4095, attributes);
         if (address == ~(uint64_t)0)

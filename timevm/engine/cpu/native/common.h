@@ -44,11 +44,12 @@ struct window {
 };
 
 #define MAX_WATCHES 64
+#define WATCH_PHYSICAL 4
 
 /* a range of guest virtual addresses that somebody watches */
 struct watch {
     uint64_t address, length;
-    uint32_t kind; /* bit 0: reads, bit 1: writes */
+    uint32_t kind; /* bit 0: reads, bit 1: writes, bit 2: the addresses are physical */
     uint32_t padding;
 };
 

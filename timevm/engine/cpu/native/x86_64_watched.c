@@ -28,14 +28,26 @@ static uint32_t data_breaks_at(const struct x86_64 *cpu, uint64_t address, uint6
     return found;
 }
 
-/* the first watchpoint that a store touches; NULL: none */
-static const struct watch *watch_at(const struct engine *engine, uint64_t address, uint64_t length)
+/* the first watchpoint that a store touches, and where in its kind of addresses the store begins; NULL: none */
+static const struct watch *watch_at(const struct engine *engine, uint64_t address, uint64_t length, uint64_t *begin)
 {
+    uint64_t attributes[4] = {0}, physical = 0;
+    int looked_up = 0;
+
     for (uint32_t i = 0; i < engine->watch_count; i++) {
         const struct watch *watch = &engine->watches[i];
 
-        if ((watch->kind & ACCESS_WRITE) && address < watch->address + watch->length &&
-            watch->address < address + length)
+        *begin = address;
+        if (watch->kind & WATCH_PHYSICAL) {
+            if (!looked_up)
+                physical = engine->call.translate(engine->cpu_state, address & PAGE_MASK, attributes);
+            looked_up = 1;
+            if (physical == ~(uint64_t)0)
+                continue;
+            *begin = physical | (address & (PAGE - 1));
+        }
+        if ((watch->kind & ACCESS_WRITE) && *begin < watch->address + watch->length &&
+            watch->address < *begin + length)
             return watch;
     }
     return 0;
@@ -53,10 +65,12 @@ EXPORT int timevm_x86_new_data_break(void *cpu_state, uint64_t address, uint64_t
 /* in the place of cpu_watchpoint_address_matches: for which accesses is this page watched? */
 EXPORT int timevm_x86_is_data_watched(void *cpu_state, uint64_t address, uint64_t length)
 {
+    uint64_t begin;
+
     if (!is_running(cpu_state))
         return original.is_data_watched(cpu_state, address, length);
     return (data_breaks_at(running, address, length, ACCESS_READ) ? ACCESS_READ : 0) |
-           (data_breaks_at(running, address, length, ACCESS_WRITE) || watch_at(&running->engine, address, length)
+           (data_breaks_at(running, address, length, ACCESS_WRITE) || watch_at(&running->engine, address, length, &begin)
                 ? ACCESS_WRITE
                 : 0);
 }
@@ -108,14 +122,14 @@ static void look_at_watches(struct x86_64 *cpu, uint64_t address, uint64_t lengt
 {
     struct engine *engine = &cpu->engine;
     const struct translation_block *block = cpu->block;
-    const struct watch *watch = watch_at(engine, address, length);
-    uint64_t pc;
+    uint64_t pc, begin, near;
+    const struct watch *watch = watch_at(engine, address, length, &begin);
     unsigned place;
 
     if (!block || !host_pc)
         return;
     if (!watch) {
-        if (watch_at(engine, address - NEAR, length + 2 * NEAR))
+        if (watch_at(engine, address - NEAR, length + 2 * NEAR, &near))
             note_store(cpu, address, length, host_pc);
         return;
     }
@@ -131,7 +145,7 @@ static void look_at_watches(struct x86_64 *cpu, uint64_t address, uint64_t lengt
         engine->call.restore_state(engine->cpu_state, host_pc, 1);
         repair_flags(cpu, block, place);
     }
-    meet_stop(engine, STOP_WATCHPOINT, pc, watch->address > address ? watch->address : address, 1, 0);
+    meet_stop(engine, STOP_WATCHPOINT, pc, watch->address > begin ? watch->address : begin, 1, 0);
 }
 
 /* in the place of cpu_check_watchpoint: an access to a page that is watched.  A debug register's trap comes behind the
