@@ -31,6 +31,8 @@ class Apt:
     architecture: str
     #: only the release itself (no updates, no security), with its source packages, instead of the configured sources
     release_alone: bool = False
+    #: another release than the one that apt is configured for, from the same place
+    release: str | None = None
 
     def run(self, *command: str, cwd: Path | None = None, seconds: float = 300.0) -> str:
         """The output of an apt program.  Raises NoPackages with what it said if it fails."""
@@ -78,8 +80,8 @@ class Apt:
             f'Dir::State::status "{self.folder}/status";',
             f'Dir::Cache "{self.folder}/cache";',
         ]
-        if self.release_alone:
-            (self.folder / "sources.list").write_text(release_sources())
+        if self.release_alone or self.release:
+            (self.folder / "sources.list").write_text(release_sources(self.release))
             lines += [
                 f'Dir::Etc::sourcelist "{self.folder}/sources.list";',
                 'Dir::Etc::sourceparts "/dev/null";',
@@ -114,8 +116,11 @@ class Apt:
         return " ".join(fields.split())
 
 
-def release_sources() -> str:
-    """sources.list for the release that apt is configured for: the first suite named without a hyphen that has main."""
+def release_sources(release: str | None = None) -> str:
+    """sources.list for the release that apt is configured for, or another one of the same place.
+
+    That is the first suite named without a hyphen that has main.
+    """
     targets = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
         capture_output=True,
@@ -126,5 +131,6 @@ def release_sources() -> str:
         fields = line.split()
         if len(fields) == 3 and fields[2] == "main" and "-" not in fields[1]:
             signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
-            return "".join(f"{kind} {signed}{fields[0]} {fields[1]} main\n" for kind in ("deb", "deb-src"))
+            suite = release or fields[1]
+            return "".join(f"{kind} {signed}{fields[0]} {suite} main\n" for kind in ("deb", "deb-src"))
     raise NoPackages("apt is configured for no release of Debian")

@@ -42,6 +42,8 @@ class Flavour:
     debian: str
     kernel_package: str
     modules: tuple[str, ...]
+    #: of Debian, where the one that apt is configured for may not have the architecture
+    release: str | None = None
 
 
 VIRTIO = ("virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio-rng")
@@ -51,6 +53,8 @@ I386 = Flavour("i386", "i386", "linux-image-686", (*VIRTIO, "ata_piix", "sd_mod"
 X86_64 = Flavour(
     "x86_64", "amd64", "linux-image-amd64", (*VIRTIO, "8139cp", "ata_piix", "sd_mod", "crc32c_generic", "ext4")
 )
+#: the first release with the architecture is Debian 13
+RISCV64 = Flavour("riscv64", "riscv64", "linux-image-riscv64", (*VIRTIO, "ext4"), release="trixie")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,11 @@ def linux_arm64() -> LinuxGuest:
 def linux_x86_64() -> LinuxGuest:
     """The same for the PC."""
     return linux_guest(X86_64)
+
+
+def linux_riscv64() -> LinuxGuest:
+    """For the riscv board."""
+    return linux_guest(RISCV64)
 
 
 def linux_i386() -> LinuxGuest:
@@ -135,7 +144,7 @@ def from_packages(flavour: Flavour) -> LinuxGuest:
                 raise NoPackages(f"{flavour.kernel_package} depends on no kernel")
             versions = [apt.unpack(name, packages) for name in (kernels[0], BUSYBOX_PACKAGE)]
             (folder / "VERSION").write_text("\n".join(versions) + "\n")
-            kernel = one(packages, "boot/vmlinuz*")
+            kernel = one(packages, "boot/vmlinu[xz]*")
             write_whole(guest.kernel, flat_image(kernel) if flavour is ARM64 else kernel.read_bytes())
         if not guest.initrd.exists():
             write_whole(guest.initrd, compressed(initramfs(packages, flavour.modules)))
@@ -145,7 +154,7 @@ def from_packages(flavour: Flavour) -> LinuxGuest:
 def apt_for(flavour: Flavour) -> Apt:
     """Of i386 the release alone: the mirror's updates for it are at times half there, and nothing needs them."""
     folder = CACHE / ("apt" if flavour is ARM64 else f"apt-{flavour.debian}")
-    return Apt(folder, flavour.debian, release_alone=flavour is I386)
+    return Apt(folder, flavour.debian, release_alone=flavour is I386, release=flavour.release)
 
 
 def initramfs(packages: Path, modules: tuple[str, ...]) -> list[Entry]:
