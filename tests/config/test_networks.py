@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from timevm.config import Config, parse_command_line
 from timevm.config.model import UserNetdev
 from timevm.config.networks import parse_netdev
+from timevm.engine.machine.spec import DeviceOption
 from timevm.errors import UserError
 from timevm.network.settings import BadSetting, Forward, UserSettings
 
@@ -57,6 +58,23 @@ def test_a_whole_command_line() -> None:
     assert isinstance(config, Config)
     assert [netdev.identifier for netdev in config.netdevs] == ["n0"]
     assert [device.driver for device in config.machine.devices] == ["virtio-net-device"]
+
+
+def test_a_network_with_its_card_in_one_option() -> None:
+    config = parse_command_line(
+        "timevm",
+        ["-nic", "user,model=rtl8139,mac=52:54:00:00:00:07,hostfwd=tcp::1-:2,hostfwd=tcp::3-:4", "-nic", "user"],
+        "x86_64",
+    )
+    assert isinstance(config, Config)
+    first, second = config.machine.devices
+    assert (first.driver, first.properties) == ("rtl8139", (("netdev", "nic0"), ("mac", "52:54:00:00:00:07")))
+    assert (second.driver, second.properties) == ("virtio-net-pci", (("netdev", "nic1"),))
+    assert [netdev.identifier for netdev in config.netdevs] == ["nic0", "nic1"]
+    assert [rule.text for rule in config.netdevs[0].settings.forwards] == ["tcp::1-:2", "tcp::3-:4"]
+    config = parse_command_line("timevm", ["-M", "virt", "-nic", "user,id=mine,model=virtio"])
+    assert isinstance(config, Config)
+    assert config.machine.devices == (DeviceOption("virtio-net-device", None, (("netdev", "mine"),)),)
 
 
 @given(st.text(alphabet="tcpud:-.0123456789x/ ", max_size=40))

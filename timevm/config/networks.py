@@ -1,11 +1,14 @@
-"""``-netdev``, and the two ways to say that there is no network."""
+"""``-netdev`` and ``-nic``, and how to say that there is no network."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from timevm.config.architectures import Vocabulary
 from timevm.config.keyvalue import OptionValue, hint
 from timevm.config.model import UserNetdev
+from timevm.engine.machine.network_cards import CARDS
+from timevm.engine.machine.spec import DeviceOption
 from timevm.errors import UserError
 from timevm.network.settings import BadSetting, Forward, UserSettings
 
@@ -27,6 +30,8 @@ _KEYS = (
     "type", "id", "net", "host", "dns", "dhcpstart", "restrict", "hostfwd", "hostname", "domainname", "dnssearch",
     "ipv4", "ipv6",
 )  # fmt: skip
+#: of ``-nic``: the card's own
+_CARD_KEYS = ("model", "mac", "addr", "id")
 _KNOWN_NOT_DONE = (
     "guestfwd", "tftp", "tftp-server-name", "bootfile", "smb", "smbserver", "ipv6-net", "ipv6-host", "ipv6-prefix",
     "ipv6-prefixlen", "ipv6-dns",
@@ -69,10 +74,33 @@ def parse_netdev(text: str) -> UserNetdev:
     return UserNetdev(identifier, settings)
 
 
-def check_none(option: str, text: str) -> None:
-    """``-net none`` and ``-nic none``.  Raises UserError for everything else."""
+def check_none(text: str) -> None:
+    """``-net none``.  Raises UserError for everything else: nobody needs QEMU's hubs."""
     if text != "none":
-        raise UserError(
-            f"{option} {text}: this version takes {option} none only: a network is -netdev user,id=n with a card "
-            "-device virtio-net-device,netdev=n (virtio-net-pci on a PC)"
+        raise UserError(f"-net {text}: this version takes -net none only: a network with its card is -nic user")
+
+
+def parse_nic(text: str, number: int, vocabulary: Vocabulary) -> tuple[UserNetdev, DeviceOption] | None:
+    """``-nic user[,model=CARD][,mac=ADDRESS]`` and what ``-netdev user`` takes; None for ``-nic none``.
+
+    ``number`` is of this option, for the network's name.  Raises UserError.
+    """
+    if text == "none":
+        return None
+    value = OptionValue("-nic", text, known=None, implied="type")
+    cards = [card for card in CARDS if card in vocabulary.devices]
+    model = value.text_of("model") or cards[0]
+    if model in ("virtio", "virtio-net"):
+        model = cards[0]
+    if model not in cards:
+        value.fail(f"Unsupported NIC model: {model}{hint(model, cards)} (this machine has {', '.join(cards)})")
+    identifier = value.identifier() or f"nic{number}"
+    rest = [(key, given) for key, given in value.pairs if key not in _CARD_KEYS]
+    try:
+        netdev = parse_netdev(
+            ",".join(f"{key}={given.replace(',', ',,')}" for key, given in (*rest, ("id", identifier)))
         )
+    except UserError as error:
+        raise UserError(f"-nic {text}: {str(error).partition(': ')[2]}") from error
+    kept = tuple((key, value.needed(key)) for key in ("mac", "addr") if key in value)
+    return netdev, DeviceOption(model, None, (("netdev", identifier), *kept))

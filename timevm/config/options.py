@@ -142,10 +142,13 @@ class CommandLine:
         self.netdevs.append(networks.parse_netdev(text))
 
     def _net(self, text: str) -> None:
-        networks.check_none("-net", text)
+        networks.check_none(text)
 
     def _nic(self, text: str) -> None:
-        networks.check_none("-nic", text)
+        found = networks.parse_nic(text, len(self.netdevs), self.vocabulary)
+        if found is not None:
+            self.netdevs.append(found[0])
+            self.devices.append(found[1])
 
     def _display(self, text: str) -> None:
         if text != "none":

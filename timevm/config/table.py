@@ -100,7 +100,7 @@ OPTIONS: tuple[Option, ...] = (
         "ADDR says otherwise",
     ),
     Option("net", "none", DISKS, "no network card (there is none that was not asked for)"),
-    Option("nic", "none", DISKS, "the same"),
+    Option("nic", "user[,model=CARD][,mac=ADDRESS][,…]|none", DISKS, "a network and its card in one, or none"),
     Option("nographic", "", RUN, "serial port and monitor on this terminal: -serial mon:stdio"),
     Option("display", "none", RUN, "accepted for QEMU's command lines: there is no graphics"),
     Option("vga", "none", RUN, "accepted for QEMU's command lines"),
