@@ -76,13 +76,14 @@ async def machine_of(spec: MachineSpec) -> AsyncIterator[Session]:
     """``spec`` as it is: live, recording or replaying, with a gdb server and the human monitor in it."""
     mode = ReplayMode(spec.mode)
     machine = build_machine(spec, lambda port, data: None)
-    history = history_of(machine, spec, mode)
+    history = history_of(machine, spec, mode, looks_back=True)
     description = VmDescription(spec.architecture, spec.machine, spec.cpu, spec.ram_bytes, mode=mode)
     vm = Vm(
         machine,
         description,
         VmPolicy(no_shutdown=True),
         time_travel=history.time_travel,
+        look_back=history.look_back,
         snapshots=history.snapshots,
         run=history.run,
     )

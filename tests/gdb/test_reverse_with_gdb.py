@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from tests.engine.timeline.test_device_writes import all_writes, popular
 from tests.gdb.replays import gdb, in_order, record_demo, replaying
-from tests.linux.harness import Outcome
+from tests.guests import bare
+from tests.linux.harness import Outcome, record
+from tests.linux.test_disk_guest import guest
 from timevm.engine.machine.spec import MachineSpec
 
 #: the damaged header of the third cell (DAMAGE), as the guest says itself
@@ -195,3 +200,22 @@ async def test_physical_addresses(recorded: tuple[MachineSpec, Outcome]) -> None
     packets = ("qqemu.PhyMemMode", "Qqemu.PhyMemMode:1", "qqemu.PhyMemMode")
     output = await debug(recorded, *(f"maintenance packet {packet}" for packet in packets), "x/i 0x40080000")
     in_order(output, 'received: "0"', 'received: "OK"', 'received: "1"', "<_start>:\tadrp")
+
+
+async def test_what_a_device_writes_is_watched(tmp_path: Path) -> None:
+    """The disk counts what it has done in the guest's memory: by DMA, between two instructions."""
+    spec = guest(tmp_path, 1, requests=20)
+    record(spec)
+    count = f"*(unsigned short *){popular(all_writes(spec), early=True):#x}"
+    async with replaying(spec) as session:
+        output = await gdb(
+            session,
+            [f"watch {count}", *["continue"] * 3, *["reverse-continue"] * 3, "monitor info replay"],
+            elf=bare("disk"),
+        )
+    values = [int(value) for value in re.findall(r"^(?:Old|New) value = (\d+)", output, re.MULTILINE)]
+    assert len(values) == 12, output
+    changes = list(zip(values[::2], values[1::2], strict=True))
+    forward, backward = changes[:3], changes[3:]
+    assert all(old < new for old, new in forward) and all(a[1] == b[0] for a, b in pairwise(forward)), output
+    assert backward == [(new, old) for old, new in reversed(forward)], output

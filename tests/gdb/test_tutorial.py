@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import qmp, running
-from tests.gdb.replays import record_demo, replaying
+from tests.gdb.replays import machine_of, record_demo, replaying
 from tests.gdb.tutorial import DOCUMENT, Tutorial, carry_out, normalized, sessions
 from tests.linux.harness import Terminal, build, linux, record
 from timevm.demo import SESSION
 from timevm.engine.control.port import RunEnd
-from timevm.engine.machine.spec import MachineSpec
+from timevm.engine.machine.spec import MIB, MachineSpec
 from timevm.engine.replay.gate import NEVER
 from timevm.gdb.kernel_symbols import read_kallsyms, symbol_file
 from timevm.guests import DEMO_AARCH64
@@ -45,8 +45,16 @@ async def test_sessions_on_bare_metal(spec: MachineSpec, name: str) -> None:
     await check(spec, sessions()[name], DEMO_AARCH64)
 
 
+async def test_a_session_of_a_recording(tmp_path: Path) -> None:
+    spec = MachineSpec(kernel=DEMO_AARCH64, ram_bytes=16 * MIB, shift=3, mode="record", rrfile=tmp_path / "demo.rr")
+    tutorial = sessions()["recording"]
+    async with machine_of(spec) as session:
+        output = await carry_out(session, tutorial.commands, DEMO_AARCH64)
+    assert normalized(output) == normalized(tutorial.text), output
+
+
 def test_no_session_is_left_out() -> None:
-    assert set(sessions()) == {"heap", "steps", "helper", "linux", "panic"}
+    assert set(sessions()) == {"heap", "steps", "helper", "linux", "panic", "recording"}
 
 
 def block(kind: str) -> str:
