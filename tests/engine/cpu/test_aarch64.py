@@ -14,6 +14,7 @@ from tests.engine.cpu import assembler as a
 from tests.engine.cpu.board import COUNTER, DATA, DEVICE, LINE, RAM, STACK, VECTORS, Board
 from timevm.engine.cpu import aarch64_private as private
 from timevm.engine.cpu.base import Stop, StopKind, WatchKind, Watchpoint
+from timevm.engine.machine.ram import Ram
 from timevm.errors import UserError
 
 FOREVER = 1 << 60
@@ -389,8 +390,8 @@ def test_a_kick_stops_an_endless_loop() -> None:
     assert stop.kind is StopKind.KICK and 0 < stop.icount < 1 << 20
 
 
-#: br x1
-BR_X1 = 0xD61F0020
+#: br x1, br x4
+BR_X1, BR_X4 = 0xD61F0020, 0xD61F0080
 
 
 def test_a_kick_stops_a_guest_that_executes_nothing() -> None:
@@ -401,6 +402,16 @@ def test_a_kick_stops_a_guest_that_executes_nothing() -> None:
     assert stop.kind is StopKind.KICK
     board.cpu.kick()
     assert board.cpu.run(FOREVER) == stop
+
+
+def test_read_only_memory_keeps_what_it_has() -> None:
+    flash = Ram(0x1000, 0x1000)
+    flash.write(0x1000, a.code(a.str_w(2, 1, 0), a.ldr_w(3, 1, 0), a.b(0)))
+    board = Board(a.code(*a.load_constant(1, 0x1100), *a.load_constant(2, 0x1234), *a.load_constant(4, 0x1000), BR_X4))
+    board.cpu.map_rom(flash.base, flash.host_address, flash.size)
+    board.cpu.run(30)
+    assert board.cpu.pc == 0x1008 and board.cpu.read_register("x3") == 0
+    assert flash.read(0x1100, 4) == bytes(4)
 
 
 def test_an_error_in_a_device_comes_out_of_run() -> None:

@@ -59,7 +59,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 def test_machines_that_are_not_there(tmp_path: Path) -> None:
     assert "unsupported machine type 'virtual'" in str(failure(replace(guest(tmp_path), machine="virtual")))
-    assert "no flash" in str(failure(replace(guest(tmp_path), bios=bare("irq"))))
+    assert "starts a kernel without firmware" in str(failure(replace(guest(tmp_path), bios=bare("irq"))))
     assert not (tmp_path / "x.rr").exists()
 
 

@@ -167,6 +167,14 @@ class Aarch64Cpu(UnicornCpu):
             ):
                 self._hook(kind, "timevm_unmapped", begin=begin, end=end)
 
+    def map_rom(self, base: int, host_address: int, size: int) -> None:
+        """In whole pages, outside RAM.  Writes of the guest are dropped."""
+        error = unicorn_library.mem_map_ptr(self._handle, base, size, const.UC_PROT_ALL, host_address)
+        unicorn_library.check(error, f"map read-only memory at {base:#x}")
+        # only what becomes read-only later on has its writes dropped; mapped so at once, they would be made
+        self._unicorn.mem_protect(base, size, const.UC_PROT_READ | const.UC_PROT_EXEC)
+        self._hook(const.UC_HOOK_MEM_WRITE_PROT, "timevm_drop_write", begin=base, end=base + size - 1)
+
     def map_mmio(
         self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output
     ) -> UnicornWindow:

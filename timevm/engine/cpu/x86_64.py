@@ -157,7 +157,7 @@ class X86Cpu(UnicornCpu):
         """Writes of the guest are dropped."""
         self.map_ram(base, host_address, size)
         self._unicorn.mem_protect(base, size, const.UC_PROT_READ | const.UC_PROT_EXEC)
-        self._hook(const.UC_HOOK_MEM_WRITE_PROT, "timevm_x86_drop_write", begin=base, end=base + size - 1)
+        self._hook(const.UC_HOOK_MEM_WRITE_PROT, "timevm_drop_write", begin=base, end=base + size - 1)
 
     def map_mmio(
         self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output

@@ -18,6 +18,8 @@ IMAGE_MAGIC, IMAGE_MAGIC_AT = b"ARM\x64", 56
 OLD_TEXT_OFFSET = 0x80000
 #: kernels with a text_offset of less than this go 2 MiB up, as QEMU puts them (it keeps its boot code below)
 LEAST_OFFSET, UP = 4096, 2 * MIB
+#: where firmware is executed
+FLASH_BASE = 0
 DTB_ALIGNMENT = 2 * MIB
 #: a device tree blob may be this large (booting.rst, section 2)
 LARGEST_DTB = 2 * MIB
@@ -54,6 +56,11 @@ def place(
     if len(blob) > LARGEST_DTB:
         raise UserError(f"the device tree has {len(blob)} bytes: a kernel takes at most {LARGEST_DTB}")
     arguments: tuple[int, ...] = (0, 0, 0, 0)
+    if images.bios is not None:
+        # firmware finds it at the start of RAM, and nothing in registers (QEMU: hw/arm/boot.c, arm_setup_firmware_boot)
+        named.append(("the device tree", Piece(ram_base, blob, len(blob))))
+        check_places(named, ram_base, ram_end)
+        return Placement(tuple(piece for _, piece in named), FLASH_BASE, arguments, blob)
     where = _place_for_tree(is_linux, initrd, kernel_end, ram_base, ram_end, [piece for _, piece in named], len(blob))
     if where is not None:
         named.append(("the device tree", Piece(where, blob, len(blob))))

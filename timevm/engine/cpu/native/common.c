@@ -50,3 +50,10 @@ void meet_stop(struct engine *engine, enum stop_reason reason, uint64_t pc, uint
     engine->stop_is_write = is_write;
     stop_here(engine, reason);
 }
+
+/* UC_HOOK_MEM_WRITE_PROT on read-only memory; 1: go on, Unicorn drops the write */
+EXPORT int timevm_drop_write(void *unicorn, int type, uint64_t address, int size, int64_t value, void *nothing)
+{
+    (void)unicorn, (void)type, (void)address, (void)size, (void)value, (void)nothing;
+    return 1;
+}

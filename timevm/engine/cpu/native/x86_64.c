@@ -248,13 +248,6 @@ EXPORT void timevm_x86_void_write(void *unicorn, uint64_t offset, uint32_t size,
     (void)unicorn, (void)offset, (void)size, (void)value, (void)nothing;
 }
 
-/* UC_HOOK_MEM_WRITE_PROT on read-only memory; 1: go on, Unicorn drops the write */
-EXPORT int timevm_x86_drop_write(void *unicorn, int type, uint64_t address, int size, int64_t value, void *nothing)
-{
-    (void)unicorn, (void)type, (void)address, (void)size, (void)value, (void)nothing;
-    return 1;
-}
-
 /* UC_X86_INS_IN: always the last instruction of its block */
 EXPORT uint32_t timevm_x86_in(void *unicorn, uint32_t port, int size, struct x86_64 *cpu)
 {

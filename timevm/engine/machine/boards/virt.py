@@ -17,6 +17,7 @@ from timevm.engine.devices.pl011 import Pl011
 from timevm.engine.devices.pl031 import Pl031
 from timevm.engine.devices.pl061 import Pl061
 from timevm.engine.machine.assembly import Assembly, Order, SerialPort
+from timevm.engine.machine.boards.virt_flash import Flash
 from timevm.engine.machine.boards.virtio_slots import MODERN_VIRTIO, Places, fill_slots
 from timevm.engine.machine.bus import Window, map_windows
 from timevm.engine.machine.device_tree import EDGE_RISING, GPIO, build
@@ -91,10 +92,10 @@ _log = logging.getLogger(__name__)
 def assemble(order: Order) -> Assembly:
     """Raises UserError, HostError."""
     spec = order.spec
-    if spec.bios is not None:
-        raise UserError("-bios: this machine has no flash for firmware: start a kernel with -kernel")
-    if spec.kernel is None and not spec.loaders:
-        _log.warning("the guest has nothing to execute: give it a kernel (-kernel) or a program (-device loader)")
+    if spec.bios is not None and spec.kernel is not None:
+        raise UserError("-bios with -kernel: this machine starts a kernel without firmware: leave one of them out")
+    if spec.kernel is None and spec.bios is None and not spec.loaders:
+        _log.warning("the guest has nothing to execute: give it -kernel, -bios or -device loader")
     cpu = Aarch64Cpu(
         spec.cpu,
         time_shift=order.shift,
@@ -152,7 +153,10 @@ def assemble(order: Order) -> Assembly:
 
     placement = place(spec, order.images, ram.base, ram.end, device_tree)
 
+    flash = Flash(order.images.bios, cpu)
+
     def boot() -> None:
+        flash.fill()
         for piece in placement.pieces:
             memory.fill(piece.address, piece.data, piece.size)
         cpu.reset(placement.start, placement.arguments)
@@ -168,8 +172,10 @@ def assemble(order: Order) -> Assembly:
             *(window.region() for window in windows),
             MemoryRegion(uart.name, UART.base, UART.size, "io"),
             MemoryRegion("mach-virt.ram", ram.base, ram.size, "ram"),
+            *flash.regions,
         ],
         boot=boot,
+        roms=flash.roms,
         power_button=power_key.press,
         follow_devices=serial_window.follow,
         device_tree=placement.device_tree,
