@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 #: frames of one card that wait for either side; what is more is lost, as on any cable
 _MOST_WAITING = 2048
+#: frames that the event loop takes before others have their turn (0.1 ms each)
+_BATCH = 128
 
 
 class _Link:
@@ -53,7 +55,10 @@ class _Link:
 
     def _take(self) -> None:
         with self._lock:
-            frames, self._frames, self._called = self._frames, deque(), False
+            frames = [self._frames.popleft() for _ in range(min(_BATCH, len(self._frames)))]
+            self._called = bool(self._frames)
+        if self._called:
+            self._loop.call_soon(self._take)
         if self.network is not None:
             self.network.take(frames)
 
