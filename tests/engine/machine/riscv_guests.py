@@ -35,21 +35,28 @@ TICKS = 10_000
 
 
 class Program:
-    """Instructions in a row with labels; a jump is resolved when all places are known."""
+    """Instructions in a row with labels; a jump, of four bytes, is resolved when all places are known."""
 
     def __init__(self) -> None:
-        self._parts: list[int | tuple[str, Callable[[int], int]]] = []
+        self._parts: list[tuple[int, int | tuple[str, Callable[[int], int]]]] = []
+        self._end = 0
         self._labels: dict[str, int] = {}
 
     def label(self, name: str) -> None:
-        self._labels[name] = len(self._parts)
+        self._labels[name] = self._end
+
+    def offset(self, name: str) -> int:
+        """Bytes from the start."""
+        return self._labels[name]
 
     def put(self, *instructions: int) -> None:
-        assert all(bits & 3 == 3 for bits in instructions), "all of them have four bytes, or places would be unknown"
-        self._parts += instructions
+        for bits in instructions:
+            self._parts.append((self._end, bits))
+            self._end += 4 if bits & 3 == 3 else 2
 
     def jump(self, name: str, make: Callable[[int], int] = lambda offset: jal(ZERO, offset)) -> None:
-        self._parts.append((name, make))
+        self._parts.append((self._end, (name, make)))
+        self._end += 4
 
     def constant(self, register: int, value: int) -> None:
         self.put(*load_constant(register, value))
@@ -66,10 +73,10 @@ class Program:
 
     def assembled(self) -> bytes:
         words = []
-        for number, part in enumerate(self._parts):
+        for place, part in self._parts:
             if isinstance(part, tuple):
                 name, make = part
-                words.append(make(4 * (self._labels[name] - number)))
+                words.append(make(self._labels[name] - place))
             else:
                 words.append(part)
         return code(*words)
