@@ -222,6 +222,18 @@ def test_watchpoints_are_virtual_and_know_who_maps_the_page() -> None:
         board.cpu.restore(state)
 
 
+def test_physical_memory_is_watched_whoever_maps_it() -> None:
+    """Through both mappings, and by a store that begins before what is watched."""
+    board, tables = supervisor(a.store(1, 6, 8), a.store(1, 5, 8), a.store(1, 5, 3), a.store(1, 5, 16), a.jal(0, 0))
+    tables.map(VIRTUAL, DATA, READ | WRITE)
+    watched = Watchpoint(DATA + 8, 8, WatchKind.WRITE, physical=True)
+    board.cpu.set_watchpoints(frozenset({watched}))
+    found = []
+    while (stop := board.cpu.run(50)).kind is StopKind.WATCHPOINT:
+        found.append((stop.icount, stop.address))
+    assert found == [(0, DATA + 8), (1, DATA + 8), (2, DATA + 8)]
+
+
 def test_a_breakpoint_at_a_virtual_address() -> None:
     board, tables = supervisor(a.NOP, a.jalr(1, 5), a.jal(0, -4))
     tables.map(VIRTUAL, DATA, READ | EXECUTE)

@@ -50,6 +50,7 @@ class Riscv64Cpu(UnicornCpu):
     registers = REGISTERS
     suffix = "riscv64"
     access_hook = "timevm_riscv64_access"
+    watches_physical = True
     shortest_instruction = 2
 
     def __init__(
