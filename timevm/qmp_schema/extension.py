@@ -136,8 +136,8 @@ COMMANDS = (
         documentation=(
             "Find the last write to memory before now, by the guest or a device.  The machine comes back to where it "
             "was; the answer says where the write is: `replay-seek` goes there.  What is meant is the memory that the "
-            "range is mapped to now, by whatever address it was written; where it is not mapped now, writes by this very "
-            "address.  `physical`: the address is a physical one."
+            "range is mapped to now, by whatever address it was written; where it is not mapped now, writes by this "
+            "very address.  `physical`: the address is a physical one."
         ),
         arguments=TimevmRange,
         result=TimevmStopped,
