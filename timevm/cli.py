@@ -20,6 +20,7 @@ usage: timevm COMMAND …
 
   system-aarch64 …    the virtual machine, with QEMU's options (system-aarch64 -h); also timevm-system-aarch64
   system-x86_64 …     the same for a PC, and system-i386
+  system-riscv64 …    the same for QEMU's RISC-V board
   img …               disk images, with qemu-img's syntax: create, info, check, snapshot, map
   log …               look into a recording: dump, verify, stat
   demo                record a small guest with a bug, replay it, and find who damaged its memory

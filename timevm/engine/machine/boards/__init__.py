@@ -49,7 +49,7 @@ SEABIOS_HINT = "apt-get install seabios"
 BOARDS = (
     Board("aarch64", "virt", "timevm.engine.machine.boards.virt", 1),
     Board("x86_64", "pc", "timevm.engine.machine.boards.pc", 2, SEABIOS, SEABIOS_HINT),
-    Board("riscv64", "virt", "timevm.engine.machine.boards.virt_riscv", 2),
+    Board("riscv64", "virt", "timevm.engine.machine.boards.virt_riscv", 1),
     Board("i386", "pc", "timevm.engine.machine.boards.pc", 2, SEABIOS, SEABIOS_HINT),
 )
 
