@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, Strict
 
 #: QAPI ``int``: a JSON integer of 64 bits, signed
 Int = Annotated[int, Strict(), Field(ge=-(1 << 63), lt=1 << 63)]
+#: QAPI ``uint64``: a guest's address; those of kernels have the highest bit set
+Address = Annotated[int, Strict(), Field(ge=0, lt=1 << 64)]
+#: an address where QEMU's schema has ``int``: scripts that give it as a negative number go on working
+IntAddress = Annotated[int, Strict(), Field(ge=-(1 << 63), lt=1 << 64)]
 #: QAPI ``str``
 Str = Annotated[str, Strict()]
 #: QAPI ``bool``

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from timevm.qmp_schema.base import Bool, Command, Example, Int, Number, QapiEnum, QapiModel, Str
+from timevm.qmp_schema.base import Address, Bool, Command, Example, Int, Number, QapiEnum, QapiModel, Str
 from timevm.qmp_schema.run_state import RunState
 
 REPLAY_ONLY = "going back is allowed only in play mode"
@@ -38,8 +38,8 @@ class TimevmStopped(QapiModel):
 
     icount: Int
     reason: TimevmStopReason
-    pc: Int | None = None
-    address: Int | None = None
+    pc: Address | None = None
+    address: Address | None = None
     write: Bool | None = None
     device: Str | None = None
     detail: Str | None = None
@@ -48,14 +48,14 @@ class TimevmStopped(QapiModel):
 class TimevmStops(QapiModel):
     """Guest virtual addresses of instructions, and of bytes whose writes are watched."""
 
-    breakpoints: list[Int] = Field(default_factory=list)
-    writes: list[Int] = Field(default_factory=list)
+    breakpoints: list[Address] = Field(default_factory=list)
+    writes: list[Address] = Field(default_factory=list)
 
 
 class TimevmRange(QapiModel):
     """``address``: guest virtual, or ``physical``; ``length`` in bytes, 8 if absent."""
 
-    address: Int
+    address: Address
     length: Int = 8
     physical: Bool = False
 

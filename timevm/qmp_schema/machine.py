@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timevm.qmp_schema.base import Bool, Command, Example, Int, QapiEnum, QapiModel, Str
+from timevm.qmp_schema.base import Bool, Command, Example, Int, IntAddress, QapiEnum, QapiModel, Str
 
 
 class NameInfo(QapiModel):
@@ -59,7 +59,7 @@ class MachineInfo(QapiModel):
 class MemorySaveArguments(QapiModel):
     """``val``: guest virtual address as the CPU sees it now; ``size`` in bytes; ``filename``: is overwritten."""
 
-    val: Int
+    val: IntAddress
     size: Int
     filename: Str
     cpu_index: Int | None = None
@@ -68,7 +68,7 @@ class MemorySaveArguments(QapiModel):
 class PhysicalMemorySaveArguments(QapiModel):
     """``val``: guest physical address; ``size`` in bytes; ``filename``: is overwritten."""
 
-    val: Int
+    val: IntAddress
     size: Int
     filename: Str
 

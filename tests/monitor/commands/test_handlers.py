@@ -15,6 +15,7 @@ from timevm.engine.control.run_state import RunState
 from timevm.errors import TimevmError
 from timevm.monitor.commands.context import Chardev, MonitorContext
 from timevm.monitor.commands.dispatch import HANDLERS, execute, on_wire
+from timevm.qmp_schema.extension import TimevmStopped, TimevmStopReason
 from timevm.qmp_schema.registry import COMMANDS
 
 
@@ -131,6 +132,20 @@ async def test_last_write_comes_back_and_gives_the_debuggers_stops_back() -> Non
         "write": True,
     }
     assert vm.machine.icount == 100 and vm.stops == mine
+
+
+async def test_addresses_of_kernels_have_the_highest_bit_set() -> None:
+    vm = ToyVm(ReplayMode.PLAY, end=1000)
+    vm.machine.go_to(100)
+    context = MonitorContext(vm)
+    high = 0xFFFF_8000_0800_0000
+    assert (await run(context, "x-timevm-find", {"breakpoints": [high]}))["reason"] == "history-began"
+    assert (await run(context, "x-timevm-last-write", {"address": high}))["reason"] == "history-began"
+    stopped = TimevmStopped(icount=1, reason=TimevmStopReason.ARRIVED, pc=high, address=(1 << 64) - 1)
+    assert stopped.on_wire() == {"icount": 1, "reason": "arrived", "pc": high, "address": (1 << 64) - 1}
+    for wrong in (-1, 1 << 64):
+        said = await refusal(context, "x-timevm-last-write", {"address": wrong})
+        assert said == "Invalid parameter type for 'address', expected: integer"
 
 
 async def test_timeline() -> None:

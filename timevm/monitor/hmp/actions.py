@@ -166,7 +166,7 @@ async def look_back(call: Call) -> str:
 
 
 async def last_write(call: Call) -> str:
-    address, length = call.values["address"] & (1 << 63) - 1, call.values.get("length", 8)
+    address, length = call.values["address"] & (1 << 64) - 1, call.values.get("length", 8)
     physical = call.values.get("physical", False)
     stopped: TimevmStopped = await _execute(
         call, "x-timevm-last-write", address=address, length=length, physical=physical
@@ -177,7 +177,7 @@ async def last_write(call: Call) -> str:
 
 
 async def find(call: Call) -> str:
-    address = call.values["address"] & (1 << 63) - 1
+    address = call.values["address"] & (1 << 64) - 1
     stopped: TimevmStopped = await _execute(call, "x-timevm-find", breakpoints=[address])
     if stopped.reason is TimevmStopReason.HISTORY_BEGAN:
         return "not executed since the start of the recording\n"
