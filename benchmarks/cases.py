@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.disks import throughput
 from benchmarks.programs import BenchFailed, Side, run
+from benchmarks.time_travel import WHAT
 from tests.guests import bare, linux_arm64
 
 LOOP_INSTRUCTIONS = 1_001_000_000  # between S and E of the bare guest
@@ -130,5 +131,5 @@ def cases() -> Iterator[Case]:
         yield Case(f"Linux, shift=2, {mode}", linux(mode, "2"))
     yield Case("disk behind blkreplay, Linux, record", throughput, True)
     yield Case("200 bad clients, Linux, record", bad_clients)
-    for what in ("linux-steps", "loop-steps", "linux-seeks", "linux-reverse-continue", "checkpoints", "snapshots"):
+    for what in WHAT:
         yield Case(f"time travel, {what}", time_travel(what))

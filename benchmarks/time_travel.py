@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tests.guests import bare, linux_arm64
@@ -21,6 +22,7 @@ from timevm.engine.cpu.base import WatchKind, Watchpoint
 from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.outcome import ReplayMode, RunEnd, Stops
+from timevm.engine.machine.ram import PAGE
 from timevm.engine.machine.spec import MIB, Drive, MachineSpec
 from timevm.engine.timeline.timeline import Timeline
 from timevm.system.history import history_of
@@ -189,6 +191,57 @@ def checkpoints(folder: Path) -> Figures:
     return {"replay s": without, "with checkpoints s": with_them, "cost %": (with_them / without - 1) * 100}
 
 
+def recording(folder: Path) -> Figures:
+    """A boot recorded with and without checkpoints, and looked back at from two thirds of it."""
+    spec = replace(linux(folder), rrfile=folder / "travel-again.rr")
+    end = 0
+    seconds = []
+    for looks_back in (False, True):
+        machine = build_machine(spec, lambda port, data: None)
+        run = history_of(machine, spec, ReplayMode.RECORD, looks_back=looks_back).run
+        begin = time.thread_time()
+        while (result := run(NEVER)).end is RunEnd.KICKED:
+            pass
+        seconds.append(time.thread_time() - begin)
+        end = result.icount
+        machine.close()
+    machine = build_machine(spec, lambda port, data: None)
+    history = history_of(machine, spec, ReplayMode.RECORD, looks_back=True)
+    while history.run(end * 2 // 3).end is RunEnd.KICKED:
+        pass
+    timeline = history.time_travel
+    assert isinstance(timeline, Timeline) and history.look_back is not None
+    there = Travel(machine, timeline)
+    figures = {"record s": seconds[0], "cost %": (seconds[1] / seconds[0] - 1) * 100}
+    figures["look back ms"] = there.milliseconds(history.look_back.look_back)
+    figures["first step ms"] = there.step()
+    figures["next step ms"] = there.step()
+    machine.close()
+    return figures
+
+
+def last_write(folder: Path) -> Figures:
+    """From the end of a boot, of words that were written in its first twentieth only."""
+    there, generator = travel(linux(folder)), random.Random(1)
+    machine, timeline = there.machine, there.timeline
+    ram = machine.ram
+    before = ram.read(ram.base, ram.size)
+    timeline.run(there.end // 20)
+    early = ram.read(ram.base, ram.size)
+    timeline.run(NEVER)
+    after = ram.read(ram.base, ram.size)
+    pages = range(0, ram.size, PAGE)
+    changed = [at for at in pages if before[at : at + PAGE] != early[at : at + PAGE] == after[at : at + PAGE]]
+    first, again = [], []
+    for page in generator.sample(changed, 10):
+        at = next(at for at in range(page, page + PAGE, 8) if before[at : at + 8] != after[at : at + 8])
+        stops = Stops(watchpoints=frozenset({Watchpoint(ram.base + at, 8, WatchKind.WRITE, physical=True)}))
+        find = partial(timeline.find_last, stops, PATIENT)
+        first.append(there.milliseconds(find))
+        again.append(there.milliseconds(find))
+    return {"last write ms": statistics.median(first), "worst ms": max(first), "again ms": statistics.median(again)}
+
+
 def snapshots(folder: Path) -> Figures:
     """128 MiB, 112 of them filled; then 200 000 instructions between two."""
     image = folder / "travel-vm.qcow2"
@@ -226,6 +279,8 @@ WHAT: dict[str, Callable[[Path], Figures]] = {
     "linux-seeks": linux_seeks,
     "linux-reverse-continue": linux_reverse_continue,
     "checkpoints": checkpoints,
+    "recording": recording,
+    "last-write": last_write,
     "snapshots": snapshots,
 }
 
