@@ -9,9 +9,7 @@ from collections.abc import Callable
 
 from timevm.engine.clock.virtual_clock import VirtualClock
 from timevm.engine.cpu.base import StopKind
-from timevm.engine.cpu.unicorn_cpu import UnicornWindow
 from timevm.engine.cpu.x86_64 import X86Cpu
-from timevm.engine.devices import uart16550
 from timevm.engine.devices.fw_cfg import FwCfg
 from timevm.engine.devices.uart16550 import Uart16550
 from timevm.engine.machine.acpi_tables import Tables
@@ -24,6 +22,7 @@ from timevm.engine.machine.boards.pc_disks import fill_channels
 from timevm.engine.machine.boards.pc_firmware import files, items
 from timevm.engine.machine.boards.pc_setup import set_up
 from timevm.engine.machine.boards.pc_slots import fill_slots
+from timevm.engine.machine.boards.uart_window import UartWindow
 from timevm.engine.machine.images import Piece
 from timevm.engine.machine.io_ports import Absolute, PortMap, Ports, gaps
 from timevm.engine.machine.memory import SystemMemory
@@ -63,21 +62,6 @@ class _GateA20:
 
     def set(self, level: bool) -> None:
         self._cpu.set_a20(level)
-
-
-class _SerialWindow:
-    """The UART's hot registers are served natively: its line status and its data."""
-
-    def __init__(self, uart: Uart16550, window: UnicornWindow) -> None:
-        self._uart, self._window = uart, window
-        uart.changed = self.follow
-        self.follow()
-
-    def follow(self) -> None:
-        status = self._uart.line_status()
-        quiet_read = not status & uart16550.LSR_OVERRUN
-        self._window.set_constant_read(uart16550.LSR if quiet_read else None, status)
-        self._window.set_output(uart16550.DATA if self._uart.transmit_is_quiet() else None)
 
 
 def assemble(order: Order) -> Assembly:
@@ -126,7 +110,7 @@ def assemble(order: Order) -> Assembly:
     for window in chipset.hot_ports():
         cpu.map_ports(window.base, window.count, window.handler)
     native = [
-        _SerialWindow(uart, cpu.map_ports(window.base, window.count, uart, _transmit(order, number)))
+        UartWindow(uart, cpu.map_ports(window.base, window.count, uart, _transmit(order, number)))
         for number, (uart, window) in enumerate(zip(uarts, serial_windows, strict=True))
     ]
     cpu.map_mmio(pci_memory[0], pci_memory[1] + 1 - pci_memory[0], Absolute(bus.memory, pci_memory[0]))
