@@ -92,7 +92,7 @@ def test_linux(ram: int, with_initrd: bool, packed: bool) -> None:
 
 def test_programs_start_at_their_entry() -> None:
     assert Guest(kernel=program(entry=BASE + 2), bare=True).place().start == BASE + 2
-    assert Guest(kernel=program(BASE + 0x5000)).place().start == BASE + 0x5000
+    assert Guest(kernel=program(BASE + 0x8_0000)).place().start == BASE + 0x8_0000
 
 
 def test_a_flat_binary_is_behind_the_firmware_or_in_its_place() -> None:
@@ -131,11 +131,13 @@ def elf32() -> bytes:
         (Guest(16 * MIB, image(image_size=15 * MIB)), "the kernel does not fit into RAM"),
         (Guest(16 * MIB, image(image_size=13 * MIB)), "the kernel .* the device tree .* overlap"),
         (Guest(16 * MIB, image(), b"i" * 9 * MIB), "the initrd does not fit into RAM"),
-        (Guest(kernel=program(), initrd=b"i"), "-initrd needs a Linux kernel"),
+        (Guest(kernel=program(BASE + 0x10_0000), initrd=b"i"), "-initrd needs a Linux kernel"),
         (Guest(initrd=b"i"), "-initrd needs a Linux kernel"),
         (Guest(kernel=elf64([Segment(BASE, b"k")], machine=EM_AARCH64)), "for another CPU"),
         (Guest(kernel=program(BASE - 4096)), "does not fit into RAM: it needs 0x7ffff000"),
         (Guest(kernel=program(BASE + 64), bios=b"f" * 100), "the firmware .* and the kernel .* overlap"),
+        (Guest(kernel=program()), "lies where the firmware is .0x80000000 to 0x80080000.: .* with -bios none"),
+        (Guest(kernel=program(BASE + 0x7_FFFC)), "with -bios none"),
         (Guest(kernel=image(text_offset=1 << 63)), "does not fit into RAM"),
         (Guest(kernel=elf32()), "for a 32-bit CPU"),
     ],

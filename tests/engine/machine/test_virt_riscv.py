@@ -24,7 +24,7 @@ from timevm.engine.replay.gate import NEVER
 from timevm.errors import UserError
 
 #: where the guests are loaded, and begin
-PLACE = RAM_BASE + 0x1000
+PLACE = RAM_BASE + 2 * MIB
 #: typed into the guest, one byte whenever it has echoed the one before
 TYPED = ((b"r", b"x"), (b"x", b"y"), (b"y", b"z"), (b"z", b"q"))
 

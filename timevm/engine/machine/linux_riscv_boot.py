@@ -15,13 +15,15 @@ from timevm.engine.machine.given_tree import adapted
 from timevm.engine.machine.images import ELF_MAGIC, File, Images, Piece, elf_pieces, unpacked
 from timevm.engine.machine.loaders import check_places, loader_pieces
 from timevm.engine.machine.placement import Placement
-from timevm.engine.machine.spec import GIB, MIB, MachineSpec
+from timevm.engine.machine.spec import GIB, KIB, MIB, MachineSpec
 from timevm.errors import UserError
 
 MACHINES = ("EM_RISCV",)
 IMAGE_MAGIC, IMAGE_MAGIC_AT = b"RSC\x05", 56
 #: behind the firmware, and a multiple of what Linux maps at once
 KERNEL_OFFSET = 2 * MIB
+#: where OpenSBI lives in QEMU: a kernel that lies there was made to run without it
+FIRMWARE_SIZE = 512 * KIB
 INITRD_OFFSET = 128 * MIB
 TREE_ALIGNMENT = 2 * MIB
 #: the tree is below 3 GiB, where a kernel that has not mapped all of RAM finds it
@@ -69,6 +71,8 @@ def place(
     if images.kernel is not None:
         kernel = _kernel(images.kernel, ram_base, 0 if is_bare else KERNEL_OFFSET)
         named += [("the kernel", piece) for piece in kernel.pieces]
+        if not is_bare and firmware is None:
+            _check_firmwares_place(images.kernel, kernel, ram_base)
     initrd: tuple[int, int] | None = None
     if images.initrd is not None:
         if kernel is None or not kernel.is_linux:
@@ -110,6 +114,15 @@ def _kernel(file: File, ram_base: int, flat_offset: int) -> _Program:
     text_offset, image_size = struct.unpack_from("<QQ", data, 8)
     where = ram_base + text_offset
     return _Program([Piece(where, data, max(image_size, len(data)))], where, is_linux=True)
+
+
+def _check_firmwares_place(file: File, kernel: _Program, ram_base: int) -> None:
+    """The built-in firmware needs no memory, but who comes from QEMU meant M-mode.  Raises UserError."""
+    if any(piece.address < ram_base + FIRMWARE_SIZE and ram_base < piece.end for piece in kernel.pieces):
+        raise UserError(
+            f"{file.title} '{file.path}' lies where the firmware is ({ram_base:#x} to "
+            f"{ram_base + FIRMWARE_SIZE:#x}): start a program that needs none, in M-mode, with -bios none"
+        )
 
 
 def _firmware_info(kernel: _Program | None) -> bytes:
