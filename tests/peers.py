@@ -42,6 +42,7 @@ PACKAGES = {
 FILES = {
     "/usr/share/seabios/bios-256k.bin": "seabios",
     "/usr/lib/grub/i386-pc/boot.img": "grub-pc-bin",
+    "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin": "opensbi",
     "/usr/lib/u-boot/qemu_arm64/u-boot.bin": "u-boot-qemu",
 }
 
