@@ -53,8 +53,12 @@ def http_server(body: bytes) -> Iterator[tuple[int, list[str]]]:
 
 
 def networked(driver: str, steps: str, recording: Path, port: int) -> MachineSpec:
-    """Debian on the board that has ``driver``, its card on a user-mode network."""
+    """Debian on the board that has ``driver`` (arm64 of both with virtio-mmio), its card on a user-mode network."""
     spec = linux_pc(steps, recording) if driver in ("virtio-net-pci", "rtl8139") else linux(steps, recording)
+    return with_card(spec, driver, port)
+
+
+def with_card(spec: MachineSpec, driver: str, port: int) -> MachineSpec:
     card = DeviceOption(driver, None, (("netdev", "n0"),))
     return replace(spec, append=f"{spec.append} tvmport={port}", devices=(card,))
 

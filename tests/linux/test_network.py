@@ -26,8 +26,10 @@ from tests.linux.networking import (
     links_of,
     networked,
     record_networked,
+    with_card,
 )
 from tests.linux.test_bare_irq import random_limits
+from tests.linux.test_riscv_debian import linux_riscv
 from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.outcome import ReplayMode
 from timevm.engine.machine.spec import MachineSpec
@@ -148,6 +150,15 @@ async def test_either_interface_with_and_without_sleep(tmp_path: Path, modern: b
         outcome = await record_networked(spec)
     check_fetched(outcome, BODY)
     assert_same(outcome, replay(spec))
+
+
+async def test_riscv_too(tmp_path: Path) -> None:
+    with http_server(BODY) as (port, _):
+        spec = with_card(linux_riscv("net,off", tmp_path / "net.rr"), "virtio-net-device", port)
+        outcome = await record_networked(spec)
+    check_fetched(outcome, BODY)
+    assert_same(outcome, replay(spec))
+    assert_same(outcome, replay(spec, random_limits(random.Random(2), 1, 20_000_000)))
 
 
 async def test_nobody_answers(tmp_path: Path) -> None:
