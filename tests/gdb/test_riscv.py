@@ -97,7 +97,7 @@ async def test_registers_by_name(recorded: MachineSpec) -> None:
     in_order(
         output,
         *("ra ", "sp ", "t1 ", "0x3e8", "pc ", " = 0x0", " = 0x3", "{float = 0, double = 0}", " = 0", "satp"),
-        *("ld", "add", "=>", "sd", " pc       ", " mhartid  ", f"x6/t1    {ROUNDS:016x}", f"{WRITE:#x}:  ", "ret"),
+        *("ld", "add", "=>", "sd", " pc       ", " mhartid  ", f"x6/t1    {ROUNDS:016x}", f"0x{WRITE:016x}:  ", "ret"),
     )
 
 

@@ -15,6 +15,7 @@ from tests.engine.machine.restoring import load, run_to_end, save
 from tests.engine.machine.test_device_tree import parsed
 from tests.linux.harness import Terminal, assert_same, build, record, replay
 from timevm.engine.cpu import riscv64
+from timevm.engine.cpu.sbi import Extension
 from timevm.engine.machine.boards import virt_riscv
 from timevm.engine.machine.boards.virt_riscv import RAM_BASE
 from timevm.engine.machine.builder import device_tree_of
@@ -178,3 +179,22 @@ def test_every_device_register_can_be_touched(tmp_path: Path) -> None:
     recorded = record(spec)
     assert_same(recorded, replay(spec, range(0, recorded.icount, 7)))
     assert recorded.icount < NEVER
+
+
+def test_a_guest_that_asks_its_firmware_anything(tmp_path: Path) -> None:
+    """Any extension, function and arguments, but for what ends or suspends the only hart."""
+    generator = random.Random(4)
+    program = riscv_guests.Program()
+    extensions = [each for each in Extension if each not in (Extension.SHUTDOWN, Extension.SRST, Extension.HSM)]
+    for _ in range(150):
+        for register in range(riscv_guests.A0, riscv_guests.A0 + 3):
+            program.constant(register, generator.choice([0, 1, 5, PLACE, 0xFFFF_FFFF, generator.getrandbits(32)]))
+        program.call(generator.choice([*extensions, generator.getrandbits(32)]), generator.randrange(4))
+        program.call(Extension.HSM, generator.choice([0, 2, 4]))
+    program.constant(riscv_guests.A0, 0)
+    program.constant(riscv_guests.A1, 0)
+    program.call(Extension.SRST)
+    spec = guest(tmp_path, program.assembled())
+    recorded = record(spec)
+    assert_same(recorded, replay(spec))
+    assert_same(recorded, replay(spec, range(0, recorded.icount, 3)))

@@ -23,12 +23,12 @@ async def test_instructions_of_two_and_four_bytes(monkeypatch: pytest.MonkeyPatc
     code = bytes.fromhex("97020000 0145 73005010 ffffffff 0000 8280".replace(" ", ""))
     vm.machine.memory[: len(code)] = code
     assert await disassemble(vm, RAM, 6, physical=False) == (
-        "0x40000000:  00000297          auipc    t0, 0\n"
-        "0x40000004:  4501              c.li     a0, 0\n"
-        "0x40000006:  10500073          wfi      \n"
-        "0x4000000a:  ffffffff          .byte    0xff, 0xff, 0xff, 0xff\n"
-        "0x4000000e:  0000              c.unimp  \n"
-        "0x40000010:  8082              c.jr     ra\n"
+        "0x0000000040000000:  00000297          auipc    t0, 0\n"
+        "0x0000000040000004:  4501              c.li     a0, 0\n"
+        "0x0000000040000006:  10500073          wfi      \n"
+        "0x000000004000000a:  ffffffff          .byte    0xff, 0xff, 0xff, 0xff\n"
+        "0x000000004000000e:  0000              c.unimp  \n"
+        "0x0000000040000010:  8082              c.jr     ra\n"
     )
 
 

@@ -35,12 +35,16 @@ _LONG_ACTIVE, _LONG, _BIG = 1 << 10, 1 << 21, 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class _Encoding:
-    """Instructions have ``shortest`` to ``longest`` bytes; shown as one number or byte by byte, in ``columns``."""
+    """Instructions have ``shortest`` to ``longest`` bytes; shown as one number or byte by byte, in ``columns``.
+
+    ``address_digits``: at least so many; QEMU writes addresses in full where it does not use capstone.
+    """
 
     shortest: int
     longest: int
     columns: int
     is_number: bool = True
+    address_digits: int = 8
 
     def length_of_none(self, code: bytes) -> int:
         """Of what is no instruction: where the next one may begin."""
@@ -49,7 +53,7 @@ class _Encoding:
         return self.shortest
 
 
-_ENCODINGS = {"aarch64": _Encoding(4, 4, 8), "riscv64": _Encoding(2, 4, 16)}
+_ENCODINGS = {"aarch64": _Encoding(4, 4, 8), "riscv64": _Encoding(2, 4, 16, address_digits=16)}
 _BYTES = _Encoding(1, 16, 23, is_number=False)
 
 
@@ -143,8 +147,9 @@ async def disassemble(vm: VmPort, address: int, count: int, *, physical: bool) -
     for _ in range(count):
         window = data[offset : offset + encoding.longest]
         here = (address + offset) & _MASK
+        place = f"0x{here:0{encoding.address_digits}x}"
         if len(window) < encoding.shortest:
-            lines.append(f"{here:#010x}: unable to read memory")
+            lines.append(f"{place}: unable to read memory")
             break
         found = next(decoder.disasm(window, here, 1), None)
         length = found.size if found is not None else encoding.length_of_none(window)
@@ -154,6 +159,6 @@ async def disassemble(vm: VmPort, address: int, count: int, *, physical: bool) -
             text = f"{'.byte':<8} " + ", ".join(f"0x{byte:02x}" for byte in code)
         else:
             text = f"{found.mnemonic:<8} {found.op_str}"
-        lines.append(f"{here:#010x}:  {shown.ljust(encoding.columns)}  {text}")
+        lines.append(f"{place}:  {shown.ljust(encoding.columns)}  {text}")
         offset += length
     return "".join(f"{line}\n" for line in lines)

@@ -37,7 +37,7 @@ RAM_BASE = 0x8000_0000
 CLINT = (0x0200_0000, Clint.window)
 PLIC = (0x0C00_0000, SifivePlic.window)
 #: sources of the interrupt controller, 0 included, which is none
-SOURCES = 96
+SOURCES = 97
 TEST = Node("test", ("sifive,test1", "sifive,test0", "syscon"), 0x0010_0000, 0x1000, phandle=FINISHER)
 CLOCK = Node("rtc", ("google,goldfish-rtc",), 0x0010_1000, 0x1000, interrupt=11)
 UART = Node("serial", ("ns16550a",), 0x1000_0000, 0x100, interrupt=10, properties=(("clock-frequency", 3_686_400),))
