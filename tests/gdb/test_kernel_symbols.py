@@ -36,17 +36,18 @@ def test_only_functions_of_the_kernel() -> None:
     ]
 
 
-def test_gdb_reads_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("architecture", "gdbs"), [("aarch64", "aarch64"), ("riscv64", "riscv:rv64")])
+def test_gdb_reads_it(tmp_path: Path, architecture: str, gdbs: str) -> None:
     console, target = tmp_path / "console.txt", tmp_path / "kernel.elf"
     console.write_text(CONSOLE)
-    assert main([str(console), str(target)]) == 0
+    assert main([str(console), str(target), "--architecture", architecture]) == 0
     arguments = [need("gdb-multiarch"), "-nx", "-batch", str(target)]
     for command in ("info address weak", "info symbol 0xffff800008010094", "show architecture"):
         arguments += ["-ex", command]
     output = subprocess.run(arguments, capture_output=True, timeout=60, check=True, text=True)
     assert 'Symbol "weak" is at 0xffff8000080100d0' in output.stdout
     assert "do_it_all + 4 in section .text" in output.stdout
-    assert "aarch64" in output.stdout and output.stderr == ""
+    assert gdbs in output.stdout and output.stderr == ""
 
 
 def test_a_text_without_symbols(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
