@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.engine.replay.toys import IDENTITY
-from timevm.engine.replay.events import Digest, End, Event, Idle, Request, RequestKind, SerialInput
+from timevm.engine.replay.events import Digest, End, Event, Idle, NetworkInput, Request, RequestKind, SerialInput
 from timevm.engine.replay.opening import create_recording
 from timevm.log_command import add_log_parser, run
 
@@ -84,6 +84,22 @@ def test_dump_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) -> No
     ]
     assert run(parse("dump", "--json", "--kind", "end", "--kind", "idle", path)) == 0
     assert [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()] == [2, 5]
+
+
+def test_frames_are_shown_by_their_addresses_and_to_programs_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = create_recording(tmp_path / "net.rr", IDENTITY)
+    event = NetworkInput(1, bytes.fromhex("52540012345652550a0002020806") + bytes(46))
+    writer.append(7, event)
+    writer.close()
+    assert run(parse("dump", tmp_path / "net.rr", "--kind", "network-input")) == 0
+    [_, line] = capsys.readouterr().out.splitlines()
+    shown = "60 bytes from 52:55:0a:00:02:02 to 52:54:00:12:34:56"
+    assert line.split(maxsplit=3) == ["0", "7", "network-input", f"card 1: {shown}"]
+    assert str(event) == f"NetworkInput(card=1, {shown})"
+    assert run(parse("dump", tmp_path / "net.rr", "--json")) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["frame"] == event.frame.hex()
 
 
 @pytest.mark.parametrize("bad", [("--from", "-1"), ("--to", "soon"), ("--kind", "nothing")])

@@ -56,6 +56,13 @@ class NetworkInput:
     card: int
     frame: bytes
 
+    def __str__(self) -> str:
+        """For people: the frame itself is long."""
+        target, source = self.frame[:6].hex(":"), self.frame[6:12].hex(":")
+        return (
+            f"NetworkInput(card={self.card}, {len(self.frame)} bytes from {source or 'nobody'} to {target or 'nobody'})"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Digest:
