@@ -71,6 +71,7 @@ class Riscv64Cpu(UnicornCpu):
         if model not in MODELS:
             raise UserError(f"unable to find CPU model '{model}' (known: {', '.join(MODELS)})")
         private.prove()
+        interpose(hooks.load())
         self.model = model
         self._sbi = sbi
         self._unicorn = unicorn.Uc(const.UC_ARCH_RISCV, const.UC_MODE_RISCV64, private.MODEL)
@@ -83,7 +84,6 @@ class Riscv64Cpu(UnicornCpu):
         self._asked: tuple[StopKind, int | None] | None = None
         self._trace: CodeTrace | None = None
         self._make_native(cpu_state, time_shift, exit_checks)
-        interpose(self._library)
         if not exit_checks:
             ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
         self._add_hooks()

@@ -1,9 +1,9 @@
-"""Which of Unicorn's internal calls go to functions of ours on RISC-V (decision 0150)."""
+"""Which of Unicorn's internal calls go to functions of ours on RISC-V (decisions 0150, 0152)."""
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_int, c_void_p
+from ctypes import c_int, c_uint64, c_void_p
 from typing import Any
 
 from timevm.engine.cpu import linkage, unicorn_library
@@ -27,11 +27,20 @@ TIME = 0xC01
 COUNTERS = (0xC00, 0xC02, 0xB00, 0xB02)
 PUBLIC_COUNTERS = range(0xC00, 0xC20)
 SUPERVISOR_ENABLED, ENABLED, TRANSLATION = 0x104, 0x304, 0x180
+#: helpers of floating point that do not do what their instruction does, in the order of ``riscv64_floats.c``
+HELPERS = (
+    *("fadd_s", "fsub_s", "fmul_s", "fdiv_s", "fmin_s", "fmax_s", "fmin_d", "fmax_d"),
+    *("fmadd_s", "fmsub_s", "fnmsub_s", "fnmadd_s"),
+    *("fsqrt_s", "fcvt_s_d", "fcvt_s_w", "fcvt_s_wu", "fcvt_s_l", "fcvt_s_lu"),
+)
 _interposed: list[object] = []
 
 
 def interpose(library: Any) -> None:
-    """Once in a process: our functions into Unicorn's tables, what they replace into ours."""
+    """Once in a process: our functions into Unicorn's tables, what they replace into ours.
+
+    Before the first engine that is to use them is made: each takes the addresses of helpers into a table of its own.
+    """
     if _interposed:
         return
     get = unicorn_library.function("riscv_get_csr_ops_riscv64", None, c_int, c_void_p)
@@ -69,4 +78,14 @@ def interpose(library: Any) -> None:
     replace(ENABLED, write="write_enabled")
     replace(SUPERVISOR_ENABLED, write="write_supervisor_enabled")
     replace(TRANSLATION, write="write_translation")
+    _replace_helpers(library)
     _interposed.append(originals)
+
+
+def _replace_helpers(library: Any) -> None:
+    """Decision 0142 says how."""
+    addresses = [unicorn_library.exported(f"helper_{name}_riscv64") for name in HELPERS]
+    library.timevm_riscv64_set_float_helpers((c_uint64 * len(addresses))(*addresses))
+    places = linkage.places_of(addresses)
+    for name, address in zip(HELPERS, addresses, strict=True):
+        linkage.redirect(places[address], address_of(library, f"timevm_riscv64_{name}"))
