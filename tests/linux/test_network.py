@@ -203,6 +203,22 @@ async def test_the_host_reaches_the_guest(tmp_path: Path, driver: str) -> None:
     assert_same(outcome, replay(spec))
 
 
+async def test_a_guest_asks_for_its_address(tmp_path: Path) -> None:
+    """busybox's own DHCP client and ping, beside what the unit tests speak."""
+
+    async def user(session: Session) -> None:
+        await session.shows(b"TIMEVM-GUEST shell")
+        session.type(b"printf '#!/bin/sh\\necho le''ase $1 $ip $router $dns $subnet\\n' > /s; chmod 755 /s\n")
+        session.type(b"udhcpc -i eth0 -n -q -s /s; ping -c 3 10.0.2.2; ping -c 3 10.0.2.3; echo do''ne; exit\n")
+
+    with http_server(b"") as (port, _):
+        spec = networked("virtio-net-device", "net,shell,off", tmp_path / "net.rr", port)
+        outcome = await record_networked(spec, somebody=user)
+    assert b"lease bound 10.0.2.15 10.0.2.2 10.0.2.3 255.255.255.0" in outcome.console, outcome.console
+    assert outcome.console.count(b"3 packets received, 0% packet loss") == 2
+    assert_same(outcome, replay(spec))
+
+
 async def test_one_looks_back_in_the_midst_of_a_transfer(tmp_path: Path) -> None:
     """The recording becomes its own replay: the network ends there, and the machine goes back and forth without."""
     with http_server(BODY) as (port, _):
