@@ -1,6 +1,6 @@
-"""Linux on the PC, fast against single steps: from the same moment to the same moment, in blocks and by instruction.
+"""Linux on the PC and the riscv board, fast against single steps: from moment to moment, in blocks and by instruction.
 
-Blocks are what runs always; the reference lets no block be longer than one instruction (``X86Cpu.limit_blocks``), so
+Blocks are what runs always; the reference lets no block be longer than one instruction (the CPU's ``limit_blocks``), so
 that Unicorn translates each for itself, knowing nothing of the ones before, and the hooks look before each.  A boot is
 recorded; its replay goes a window ahead in the one way, back to the window's beginning, ahead in the other, and must
 look the same at its end: CPU, RAM, devices, virtual time, console.
@@ -23,7 +23,9 @@ from tests.linux.harness import Terminal, build, record
 from tests.linux.test_debian_disk import ext4
 from tests.linux.test_pc_debian import linux_pc, with_disk
 from tests.linux.test_pc_i386 import linux_pc_32
+from tests.linux.test_riscv_debian import linux_riscv
 from tests.x86_suite.test_x86_suite import machine as suite_machine
+from timevm.engine.cpu.riscv64 import Riscv64Cpu
 from timevm.engine.cpu.x86_64 import X86Cpu
 from timevm.engine.machine.outcome import RunEnd
 from timevm.engine.machine.spec import MachineSpec
@@ -60,6 +62,7 @@ GUESTS: dict[str, Callable[[Path], MachineSpec]] = {
     "disk": with_work_on_a_disk,
     "unpack": unpacking_itself,
     "i386": lambda folder: linux_pc_32("basic,off", folder / "boot.rr"),
+    "riscv": lambda folder: linux_riscv("basic,off", folder / "boot.rr", sleep=False),
     "suite": lambda folder: suite_machine("x86_64", folder)[0],
     "suite32": lambda folder: suite_machine("i386", folder)[0],
 }
@@ -82,7 +85,7 @@ class Comparison:
     def __init__(self, spec: MachineSpec) -> None:
         self._terminal = Terminal()
         self.machine = build(replace(spec, mode="play"), self._terminal)
-        assert isinstance(self.machine.cpu, X86Cpu)
+        assert isinstance(self.machine.cpu, X86Cpu | Riscv64Cpu)
         self._cpu = self.machine.cpu
         self._checkpoints = Checkpoints(self.machine, budget=64 << 20)
         #: host seconds in single steps, and instructions that were compared
@@ -145,12 +148,12 @@ class Comparison:
             else:
                 different = middle
         self.fast(origin, same)
-        place = self.machine.read_register("rip")
+        place = self.machine.cpu.pc
         names = [register.name for register in self._cpu.registers]
         fast = (self.fast(origin, different), {name: self._cpu.read_register(name) for name in names})
         stepped = (self.stepped(origin, different), {name: self._cpu.read_register(name) for name in names})
         registers = [f"{n} {fast[1][n]:#x} {stepped[1][n]:#x}" for n in names if fast[1][n] != stepped[1][n]]
-        return f"at {same} (rip {place:#x}): {fast[0]} {stepped[0]} {', '.join(registers)}"
+        return f"at {same} (pc {place:#x}): {fast[0]} {stepped[0]} {', '.join(registers)}"
 
 
 def main() -> int:

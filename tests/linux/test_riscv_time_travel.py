@@ -1,0 +1,92 @@
+"""Debian's riscv64 boot: stops around what is delicate change nothing, and every moment can be gone back to.
+
+QEMU 7.2's replay of such a recording never gets past the guest's first line, ``init``.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from tests.engine.timeline import guests
+from tests.engine.timeline.test_timeline import Waiter
+from tests.linux.harness import Outcome, Terminal, assert_same, build, record, replay
+from tests.linux.test_debian import random_limits
+from tests.linux.test_riscv_debian import linux_riscv
+from timevm.engine.cpu.riscv64 import Riscv64Cpu
+from timevm.engine.machine.machine import Machine
+from timevm.engine.machine.outcome import RunEnd, RunResult
+from timevm.engine.machine.spec import MachineSpec
+from timevm.engine.replay.events import Digest
+
+pytestmark = [pytest.mark.linux, pytest.mark.timeout(1200)]
+
+Look = tuple[Digest, int, int]
+
+
+@pytest.fixture(scope="module")
+def boot(tmp_path_factory: pytest.TempPathFactory) -> tuple[MachineSpec, Outcome]:
+    """A recorded boot to power-off, shared by the tests of this file."""
+    spec = linux_riscv("basic,off", tmp_path_factory.mktemp("riscv") / "boot.rr", shift=3, sleep=False)
+    return spec, record(spec)
+
+
+def test_flushes_of_translated_code(boot: tuple[MachineSpec, Outcome]) -> None:
+    spec, recorded = boot
+
+    def flush(machine: Machine) -> None:
+        cpu = machine.cpu
+        assert isinstance(cpu, Riscv64Cpu)
+        cpu.flush_translations()
+
+    assert_same(recorded, replay(spec, random_limits(5, 20_000_000, 60_000_000), flush))
+
+
+def test_stops_around_interrupts(boot: tuple[MachineSpec, Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, recorded = boot
+    raised: list[int] = []
+    original = Riscv64Cpu.set_interrupt
+
+    def watched(cpu: Riscv64Cpu, line: str, level: bool) -> None:
+        if level:
+            raised.append(cpu.icount)
+        original(cpu, line, level)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Riscv64Cpu, "set_interrupt", watched)
+        assert_same(recorded, replay(spec))
+    assert len(raised) > 100
+    moments = {*raised[:100], *raised[:: max(1, len(raised) // 300)]}
+    assert_same(recorded, replay(spec, sorted({moment + distance for moment in moments for distance in range(-2, 3)})))
+
+
+def look(machine: Machine) -> Look:
+    return machine.digest(), machine.now_ns(), machine.cpu.pc
+
+
+def test_seeks_and_steps_back_anywhere(boot: tuple[MachineSpec, Outcome]) -> None:
+    """Each moment is the one that a single pass comes by."""
+    spec, outcome = boot
+    generator = random.Random(11)
+    places = [generator.randrange(outcome.icount) for _ in range(6)]
+    machine = build(replace(spec, mode="play"), Terminal())
+    expected = {}
+    for icount in sorted({place - back for place in places for back in (0, 1, 2, 1500)}):
+        while machine.run(icount).end is RunEnd.KICKED:
+            pass
+        expected[icount] = look(machine)
+    machine.close()
+    travel = guests.replay(spec, budget=None)
+    for place in [*places, *reversed(places)]:
+        assert travel.timeline.seek(place, Waiter()) == RunResult(RunEnd.LIMIT, place)
+        assert look(travel.machine) == expected[place]
+        for back in (1, 2):
+            travel.timeline.reverse_step(1, Waiter())
+            assert look(travel.machine) == expected[place - back]
+        travel.timeline.reverse_step(1498, Waiter())
+        assert look(travel.machine) == expected[place - 1500]
+    travel.timeline.seek(outcome.icount, Waiter())
+    assert travel.machine.digest() == outcome.digest
+    travel.machine.close()
