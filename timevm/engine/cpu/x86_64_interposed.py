@@ -30,6 +30,8 @@ VECTOR_HELPERS = (
     *(f"{name}_xmm" for name in ("phaddw", "phaddd", "phaddsw", "phsubw", "phsubd", "phsubsw")),
     *(f"{name}_xmm" for name in ("pcmpistri", "pcmpistrm", "pcmpestri", "pcmpestrm")),
 )
+UPDATE_MXCSR = "update_mxcsr_status_x86_64"
+VECTOR_PLACES = (private.VECTORS, private.MXCSR, private.SSE_STATUS, private.X87_STATUS)
 #: and in that of ``x87_extended.c``
 FLOAT_HELPERS = ("f2xm1", "fyl2x", "fyl2xp1", "fpatan")
 FLOAT_PLACES = (private.FLOAT_TOP, private.FLOAT_STATUS, private.FLOAT_CONTROL, private.FLOAT_TAGS, private.FLOATS)
@@ -59,8 +61,10 @@ def interpose(library: Any) -> None:
 
 def _replace_helpers(library: Any) -> None:
     addresses = {name: unicorn_library.exported(f"helper_{name}_x86_64") for name in HELPERS}
-    vectors = [*(addresses[name] for name in VECTOR_HELPERS), private.VECTORS]
+    update = unicorn_library.exported(UPDATE_MXCSR)
+    vectors = [*(addresses[name] for name in VECTOR_HELPERS), update, *VECTOR_PLACES]
     library.timevm_x86_set_vector_helpers((c_uint64 * len(vectors))(*vectors))
+    linkage.slot(UPDATE_MXCSR).value = address_of(library, "timevm_x86_update_mxcsr")
     floats = [*(addresses[name] for name in FLOAT_HELPERS), *FLOAT_PLACES]
     library.timevm_x87_set_helpers((c_uint64 * len(floats))(*floats))
     places = linkage.places_of(addresses.values())

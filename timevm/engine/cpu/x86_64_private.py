@@ -43,6 +43,8 @@ EFER = 592
 FLOAT_TOP, FLOAT_STATUS, FLOAT_CONTROL, FLOAT_TAGS = 604, 608, 610, 612  # fpstt, fpus, fpuc, fptags
 FLOATS, FLOAT_SIZE, FLOAT_COUNT = 624, 16, 8  # fpregs, of which 10 bytes are the register
 FLOAT_OPERAND = 784  # ft0
+X87_STATUS, SSE_STATUS, MXCSR = 776, 808, 816  # fp_status, sse_status
+NOTED_EXCEPTIONS = 2  # float_exception_flags in such a status
 VECTORS, VECTOR_SIZE = 824, 64  # xmm_regs, of which SSE has 16 bytes, and behind them xmm_t0
 VECTOR_COUNT = 33
 SYSENTER_CS, SYSENTER_SP, SYSENTER_IP = 4800, 4808, 4816
@@ -204,6 +206,20 @@ def prove_exceptions() -> None:
     expect(seen[0][:4] == (0x80, 0x80, 1, CODE + 5) and seen[0][5] == CODE + 5, f"software interrupt {seen}")
 
 
+def prove_vector_status() -> None:
+    engine, state = scratch(b"\xf2\x0f\x5e\xc8")  # divsd xmm1, xmm0
+    env = state + ENV
+    engine.reg_write(x86.UC_X86_REG_MXCSR, 0x5FC0)  # rounding up, denormal operands are zero
+    rounding, flushes = (ctypes.c_uint8.from_address(env + SSE_STATUS + at).value for at in (1, 5))
+    expect((read_u32(env + MXCSR), rounding, flushes) == (0x5FC0, 2, 1), "MXCSR")
+    engine.reg_write(x86.UC_X86_REG_FPCW, 0x0B7F)
+    expect(ctypes.c_uint8.from_address(env + X87_STATUS + 1).value == 2, "the x87's direction of rounding")
+    engine.reg_write(x86.UC_X86_REG_CR4, 0x620)
+    engine.reg_write(x86.UC_X86_REG_XMM1, 0x3FF0_0000_0000_0000)
+    engine.emu_start(CODE, CODE + 4)
+    expect(ctypes.c_uint8.from_address(env + SSE_STATUS + NOTED_EXCEPTIONS).value == 4, "a division by zero")
+
+
 def prove_device_access() -> None:
     restore = unicorn_library.function(
         "cpu_restore_state_x86_64", ctypes.c_int, ctypes.c_void_p, c_uint64, ctypes.c_int
@@ -283,6 +299,7 @@ def prove() -> None:
     prove_registers()
     prove_flags()
     prove_exceptions()
+    prove_vector_status()
     prove_device_access()
     prove_block_limit()
     prove_hook_record()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_uint64
+from ctypes import c_uint8, c_uint64
 
 import unicorn
 from unicorn import x86_const as x86
 
+from timevm.engine.cpu import x86_64_private as private
 from timevm.engine.cpu.unicorn_cpu import TOP
 from timevm.engine.cpu.x86_64_registers import CONTROL, FLOAT, PLACES
 from timevm.engine.cpu.x86_64_state import CpuState
 from timevm.errors import UserError
+
+#: exceptions in MXCSR that Unicorn notes with the same bits; that a result was flushed, and what that is in MXCSR
+NOTED, NOTED_FLUSHED, FLUSHED = 0x3D, 0x80, 0x30
 
 
 class RegisterAccess:
@@ -29,6 +33,8 @@ class RegisterAccess:
             return int(c_uint64.from_address(self._env + CONTROL[name][0]).value)
         if name not in FLOAT:
             raise UserError(f"unknown register '{name}'")
+        if name == "mxcsr":
+            return int(self._engine.reg_read(FLOAT[name][0])) | self._noted_exceptions()
         if name.startswith("st"):
             mantissa, exponent = self._engine.reg_read(self._stack_register(name))
             return int(mantissa) | int(exponent) << 64
@@ -49,6 +55,11 @@ class RegisterAccess:
             self._engine.reg_write(self._stack_register(name), (value & TOP, value >> 64))
         else:
             self._engine.reg_write(FLOAT[name][0], value)
+
+    def _noted_exceptions(self) -> int:
+        """What the next instruction that stores MXCSR will add to it (``show_exceptions`` in x86_64_vectors.c)."""
+        noted = c_uint8.from_address(self._env + private.SSE_STATUS + private.NOTED_EXCEPTIONS).value
+        return noted & NOTED | (FLUSHED if noted & NOTED_FLUSHED else 0)
 
     def _stack_register(self, name: str) -> int:
         top = int(self._engine.reg_read(x86.UC_X86_REG_FPSW)) >> 11 & 7

@@ -107,6 +107,8 @@ EXPORT void timevm_x86_marked_block(void *unicorn, uint64_t pc, uint32_t size, s
     }
     if (block->cflags & BLOCK_CLOBBERS)
         keep_flags(cpu);
+    if (block->cflags & BLOCK_SHOWS)
+        show_exceptions(cpu->env);
     if (cpu->executed)
         trace_block(cpu->executed, pc, size);
     engine->budget -= block->icount;

@@ -26,6 +26,7 @@ struct translation_block {
 
 #define BLOCK_LIMIT 0x7fffu          /* in cflags: it was to have at most so many instructions */
 #define BLOCK_CLOBBERS (1u << 20)    /* ours, in bits of cflags that Unicorn leaves alone: see CLOBBERS below */
+#define BLOCK_SHOWS (1u << 21)       /* ours too: see SHOWS */
 #define MODE_32 (1u << 4)            /* in flags */
 #define MODE_64 (1u << 15)
 
@@ -201,12 +202,14 @@ enum instruction_kind {
     FIRST = 1,    /* only as the first of its block */
     LAST = 2,     /* only as the last */
     CLOBBERS = 4, /* changes Unicorn's lazy flags before the store that may fault */
+    SHOWS = 8,    /* stores MXCSR */
 };
 
 void run_alone(struct x86_64 *cpu, uintptr_t host_pc);
 unsigned place_in_block(const struct translation_block *block, uint64_t address);
 _Noreturn void take_data_breaks(struct x86_64 *cpu);
 void keep_flags(struct x86_64 *cpu);
+void show_exceptions(void *env);
 void repair_flags(struct x86_64 *cpu, const struct translation_block *block, unsigned place);
 int has_breakpoint(const struct x86_64 *cpu, uint64_t address);
 int take_interrupt(struct x86_64 *cpu);

@@ -66,6 +66,8 @@ static unsigned kind_of_two_bytes(const uint8_t *bytes)
         return LAST;
     case 0xa3: case 0xab: case 0xb3: case 0xbb:
         return FIRST;
+    case 0xae:
+        return (reg == 0 || reg == 3) && modrm < 0xc0 ? FIRST | SHOWS : PLAIN;
     case 0xba:
         return reg >= 4 ? FIRST : PLAIN;
     case 0xc7:
@@ -86,6 +88,7 @@ static unsigned kind_of_two_bytes(const uint8_t *bytes)
      BT, BTS, BTR, BTC     their undefined flags differ
      CMPXCHG8B/16B         reads flags that were not written back
      LOOPE, LOOPNE         leave flags that were not written back when the count ends them
+     STMXCSR, FXSAVE       store exceptions that Unicorn keeps elsewhere (SHOWS, see show_exceptions)
      SETcc, RCL, RCR       on memory: compute flags before the store; CLOBBERS if that leaves no trace (see repair_flags)
    LAST, because they meet the world outside: IN, OUT, INS, OUTS, RDTSC, RDTSCP. */
 static unsigned kind_of(const uint8_t *bytes, int is_64)
@@ -182,6 +185,8 @@ static void translate_instruction(struct translating *translation, void *cpu_sta
     kind = kind_at(cpu, translation->block, here, (unsigned)(next - here));
     if (here == translation->pc_first && (kind & CLOBBERS))
         translation->block->cflags |= BLOCK_CLOBBERS;
+    if (here == translation->pc_first && (kind & SHOWS))
+        translation->block->cflags |= BLOCK_SHOWS;
     if (((next - 1) ^ translation->pc_first) & PAGE_MASK) {
         void *host = 0;
         uint64_t offset = cpu->call.code_page(cpu->env, next - 1, &host);
@@ -200,7 +205,7 @@ static void translate_instruction(struct translating *translation, void *cpu_sta
 static int is_marked(struct x86_64 *cpu, const struct translation_block *block)
 {
     return (block->cflags & BLOCK_LIMIT) || has_breakpoint(cpu, block->pc) || !cpu->code ||
-           (block->pc & (PAGE - 1)) + LOOKED_AT > PAGE || (kind_at(cpu, block, block->pc, 0) & CLOBBERS);
+           (block->pc & (PAGE - 1)) + LOOKED_AT > PAGE || (kind_at(cpu, block, block->pc, 0) & (CLOBBERS | SHOWS));
 }
 
 /* in the place of translator_loop: about 1 us a block more than Unicorn's own 6 us */

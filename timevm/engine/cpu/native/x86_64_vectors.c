@@ -1,5 +1,5 @@
-/* Two kinds of vector instructions that Unicorn's helpers get wrong; these stand in their place.  What is right in the
-   helpers is left to them. */
+/* Two kinds of vector instructions that Unicorn's helpers get wrong, and what becomes of MXCSR; these stand in their place.
+   What is right in the helpers is left to them. */
 #include "x86_64.h"
 
 #include <string.h>
@@ -12,7 +12,8 @@ typedef void compare_function(void *env, void *target, void *source, uint32_t co
 static struct vector_helpers {
     pairwise_function *pairwise[12];
     compare_function *compare[4];
-    uint64_t xmm0; /* where it stands in the CPU's structure */
+    void (*update_mxcsr)(void *env);
+    uint64_t xmm0, mxcsr, sse_status, x87_status; /* where they stand in the CPU's structure */
 } unicorns;
 
 EXPORT void timevm_x86_set_vector_helpers(const struct vector_helpers *given)
@@ -171,3 +172,33 @@ COMPARE(0, pcmpistri_xmm)
 COMPARE(1, pcmpistrm_xmm)
 COMPARE(2, pcmpestri_xmm)
 COMPARE(3, pcmpestrm_xmm)
+
+/* ---- MXCSR (Intel SDM 1, 10.2.3): Unicorn notes exceptions in a status of its arithmetic's own, and flushes the x87's
+   small results to zero when it is told to flush SSE's ---- */
+
+#define MXCSR_FLUSH_SHIFT 15
+#define MXCSR_FLUSHED 0x30u /* underflow, inexact */
+/* exceptions have the same bits there, but for that of denormal operands, which is none; and one for what was flushed */
+#define NOTED 0x3du
+#define NOTED_FLUSHED 0x80u
+enum status { NOTED_EXCEPTIONS = 2, FLUSHES_RESULTS = 4 }; /* bytes of QEMU's float_status */
+
+/* MXCSR is going to be stored: it has all exceptions there were */
+void show_exceptions(void *env)
+{
+    unsigned noted = ((uint8_t *)env + unicorns.sse_status)[NOTED_EXCEPTIONS];
+
+    *(uint32_t *)((uint8_t *)env + unicorns.mxcsr) |= (noted & NOTED) | (noted & NOTED_FLUSHED ? MXCSR_FLUSHED : 0);
+}
+
+/* in the place of update_mxcsr_status: MXCSR was loaded */
+EXPORT void timevm_x86_update_mxcsr(void *env)
+{
+    uint32_t mxcsr = *(uint32_t *)((uint8_t *)env + unicorns.mxcsr);
+    uint8_t *sse = (uint8_t *)env + unicorns.sse_status, *x87 = (uint8_t *)env + unicorns.x87_status;
+
+    unicorns.update_mxcsr(env);
+    sse[NOTED_EXCEPTIONS] = mxcsr & NOTED;
+    sse[FLUSHES_RESULTS] = mxcsr >> MXCSR_FLUSH_SHIFT & 1;
+    x87[FLUSHES_RESULTS] = 0;
+}
