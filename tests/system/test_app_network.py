@@ -54,6 +54,43 @@ async def test_info_network_is_qemus(tmp_path: Path) -> None:
     assert "warning: nic card has no peer" in daemon.errors
 
 
+async def test_ports_are_forwarded_at_run_time(tmp_path: Path, port: int) -> None:
+    """In QEMU's words."""
+    daemon = Daemon([*irq_guest(), "-S", "-serial", "none", "-monitor", "stdio", *CARD], tmp_path)
+    rule = f"tcp::{port}-:22"
+    said = 1
+
+    async def ask(line: str, answer: str) -> None:
+        nonlocal said
+        daemon.type(f"{line}\nprint {said}\n".encode())  # an answer of nothing is one, too
+        await daemon.shows(f"(timevm) {answer}(timevm) {said:#x}\r\n".encode())
+        said += 1
+
+    await ask(f"hostfwd_add {rule}", "")
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.close()
+    await ask(f"hostfwd_add n0 {rule}", f"Could not set up host forwarding rule '{rule}': Address already in use\r\n")
+    await ask(f"hostfwd_add foo {rule}", "unrecognized netdev id 'foo'\r\n")
+    await ask("hostfwd_add x", "Invalid host forwarding rule 'x' (No : separators)\r\n")
+    await ask("hostfwd_remove x", "invalid format\r\n")
+    await ask(f"hostfwd_remove tcp::{port}", f"host forwarding rule for tcp::{port} removed\r\n")
+    await ask(f"hostfwd_remove n0 tcp::{port}", f"host forwarding rule for tcp::{port} not found\r\n")
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+    await ask(f"hostfwd_add udp::{port}-:53", "")
+    await ask(f"hostfwd_remove udp:127.0.0.1:{port}", f"host forwarding rule for udp:127.0.0.1:{port} removed\r\n")
+    daemon.type(b"quit\n")
+    assert await daemon.ends() == 0
+
+
+async def test_without_a_network_no_port_is_forwarded(tmp_path: Path) -> None:
+    daemon = Daemon([*irq_guest(), "-S", "-serial", "none", "-monitor", "stdio"], tmp_path)
+    daemon.type(b"hostfwd_add tcp::1-:2\n")
+    await daemon.shows(b"user mode network stack not in use\r\n")
+    daemon.type(b"quit\n")
+    assert await daemon.ends() == 0
+
+
 async def test_a_forwarded_port_is_open_while_the_machine_is_there(tmp_path: Path, port: int) -> None:
     daemon = Daemon([*irq_guest(), "-serial", "stdio", *forwarded(port)], tmp_path)
     await daemon.shows(b"irq ready")

@@ -50,6 +50,18 @@ class Datagrams:
         host, port = listening.getsockname()
         return host, port
 
+    def stop_listening(self, host: str, port: int) -> bool:
+        """What the guest still answers is sent nowhere.  False if nobody listens there."""
+        for listening in self._listening:
+            if listening.getsockname() == (host, port):
+                self._listening.remove(listening)
+                self._loop.remove_reader(listening)
+                self._flows = {key: flow for key, flow in self._flows.items() if key[0] != listening.fileno()}
+                self._peers = {flow: peer for flow, peer in self._peers.items() if peer[0] is not listening}
+                listening.close()
+                return True
+        return False
+
     def send(self, flow: Flow, host: str, port: int, data: bytes) -> None:
         try:
             if flow in self._peers:

@@ -60,6 +60,18 @@ class Forward:
         return cls(kind, host, port, guest, guest_port, text)
 
 
+def parse_place(text: str) -> tuple[str, str, int]:
+    """``[tcp|udp]:[hostaddr]:hostport`` as (kind, host, port): what a rule listens at.  Raises BadSetting."""
+    found = re.fullmatch(r"(tcp|udp)?:([0-9.]*):([0-9]+)", text)
+    port = None if found is None else _port(found[3], 0)
+    if found is None or port is None:
+        raise BadSetting("invalid format")
+    try:
+        return found[1] or "tcp", str(IPv4Address(found[2])) if found[2] else LOOPBACK, port
+    except AddressValueError as error:
+        raise BadSetting("invalid format") from error
+
+
 def _port(text: str, least: int) -> int | None:
     if not re.fullmatch(r"[0-9]{1,5}", text):
         return None

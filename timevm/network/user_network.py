@@ -60,7 +60,7 @@ class UserNetwork:
         self._streams: dict[Flow, Stream] = {}
         self._connecting: dict[Flow, asyncio.Task[None]] = {}
         self._datagrams = Datagrams(self)
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[tuple[str, int], asyncio.Server] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -71,16 +71,32 @@ class UserNetwork:
         """All forwarded ports are had.  Raises HostError; then nothing is left open."""
         for rule in self._settings.forwards:
             try:
-                if rule.kind == "tcp":
-                    await self._listen(rule)
-                else:
-                    self.listens.append(self._datagrams.listen(rule))
-            except OSError as error:
+                await self.forward(rule)
+            except HostError:
                 await self.close()
-                why = os.strerror(error.errno) if error.errno else str(error)
-                raise HostError(f"Could not set up host forwarding rule '{rule.text}': {why}") from error
+                raise
 
-    async def _listen(self, rule: Forward) -> None:
+    async def forward(self, rule: Forward) -> None:
+        """One more forwarded port.  Raises HostError."""
+        try:
+            place = await self._listen(rule) if rule.kind == "tcp" else self._datagrams.listen(rule)
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise HostError(f"Could not set up host forwarding rule '{rule.text}': {why}") from error
+        self.listens.append(place)
+
+    def stop_forwarding(self, kind: str, host: str, port: int) -> bool:
+        """Connections that there are go on.  False if nobody listens there."""
+        if (host, port) in self.listens:
+            self.listens.remove((host, port))
+        if kind == "tcp":
+            server = self._servers.pop((host, port), None)
+            if server is not None:
+                server.close()
+            return server is not None
+        return self._datagrams.stop_listening(host, port)
+
+    async def _listen(self, rule: Forward) -> tuple[str, int]:
         async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             begun = None if self._closed else self._stack.forward_connection(rule, self.now())
             if begun is None:
@@ -91,15 +107,16 @@ class UserNetwork:
             self.perform(actions)
 
         server = await asyncio.start_server(accepted, rule.host, rule.port)
-        self._servers.append(server)
-        self.listens.append(server.sockets[0].getsockname()[:2])
+        host, port = server.sockets[0].getsockname()[:2]
+        self._servers[host, port] = server
+        return host, port
 
     async def close(self) -> None:
         """Idempotent."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for server in self._servers:
+        for server in self._servers.values():
             server.close()
         for stream in self._streams.values():
             stream.abort()

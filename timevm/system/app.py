@@ -81,6 +81,7 @@ class _Daemon:
         self._over: asyncio.Future[Over] = asyncio.Future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._front_ends: FrontEnds | None = None
+        self._links: NetworkLinks | None = None
         self._first_signal: float | None = None
         self._said: set[str] = set()
         #: there was a first instruction, or there may be one
@@ -93,7 +94,7 @@ class _Daemon:
         devices = CharacterDevices(self._config, lambda: self._end(Over(OverReason.QUIT, "host-qmp-quit")))
         loop.add_signal_handler(signal.SIGCONT, devices.continued)
         await devices.open()
-        links = NetworkLinks(self._config, self._mode)
+        links = self._links = NetworkLinks(self._config, self._mode)
         try:
             await links.open()
             lines = SerialLines(devices.serial)
@@ -197,7 +198,9 @@ class _Daemon:
         """Begins it; whoever connects before waits as long as the imports take (a quarter of a second)."""
         if self._config.has_control:
             module = await asyncio.to_thread(import_module, "timevm.system.front_ends")
-            front_ends: FrontEnds = module.FrontEnds(self._config, vm, devices, self._spawn, history.checkpoints)
+            front_ends: FrontEnds = module.FrontEnds(
+                self._config, vm, devices, self._links, self._spawn, history.checkpoints
+            )
             self._front_ends = front_ends
             front_ends.start()
 

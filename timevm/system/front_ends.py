@@ -30,6 +30,7 @@ from timevm.monitor.qmp.server import qmp_session
 from timevm.qmp_schema.extension import TimevmCheckpoint, TimevmCheckpoints
 from timevm.system.block_monitor import BlockMonitor
 from timevm.system.machine_list import machine_list
+from timevm.system.network_links import NetworkLinks
 from timevm.system.network_list import network_list
 from timevm.system.wiring import CharacterDevices, endpoint_of
 
@@ -44,7 +45,13 @@ class FrontEnds:
     """``spawn`` begins a task that lasts until the end."""
 
     def __init__(
-        self, config: Config, vm: Vm, devices: CharacterDevices, spawn: Spawn, checkpoints: Checkpoints | None
+        self,
+        config: Config,
+        vm: Vm,
+        devices: CharacterDevices,
+        links: NetworkLinks | None,
+        spawn: Spawn,
+        checkpoints: Checkpoints | None,
     ) -> None:
         self._config = config
         self._vm = vm
@@ -60,6 +67,7 @@ class FrontEnds:
             chardevs=list(devices.lines()),
             block=BlockMonitor(vm),
             networks=network_list(config),
+            forwarding=links,
             human_monitor=self._human_monitor_line,
             checkpoints=None if checkpoints is None else lambda: checkpoints_of(vm, checkpoints),
             gdb_server=self._command_gdb_server,

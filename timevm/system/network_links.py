@@ -19,7 +19,8 @@ from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.network_cards import plan_cards
 from timevm.engine.replay.events import NetworkInput
 from timevm.engine.replay.replay_gate import LiveInputRefused
-from timevm.errors import HostError
+from timevm.errors import HostError, UserError
+from timevm.network.settings import BadSetting, Forward, parse_place
 
 if TYPE_CHECKING:
     from timevm.network.user_network import UserNetwork
@@ -128,6 +129,36 @@ class NetworkLinks:
         """Where the forwarded ports of a card are heard, in the order of the rules: (host, port)."""
         network = self._links[card].network
         return [] if network is None else list(network.listens)
+
+    # ---- ForwardingPort of the monitors
+
+    async def forward(self, netdev: str | None, rule: str) -> None:
+        network = self._find(netdev)
+        try:
+            forward = Forward.parse(rule)
+        except BadSetting as error:
+            raise UserError(str(error)) from error
+        await network.forward(forward)
+
+    async def stop_forwarding(self, netdev: str | None, rule: str) -> bool:
+        network = self._find(netdev)
+        try:
+            return network.stop_forwarding(*parse_place(rule))
+        except BadSetting as error:
+            raise UserError(str(error)) from error
+
+    def _find(self, netdev: str | None) -> UserNetwork:
+        """By its id, or the first one.  Raises UserError, in QEMU's words."""
+        found = {
+            plan.netdev: link.network
+            for plan, link in zip(self._plans, self._links, strict=True)
+            if link.network is not None
+        }
+        if netdev is not None and netdev not in found:
+            raise UserError(f"unrecognized netdev id '{netdev}'")
+        if not found:
+            raise UserError("user mode network stack not in use")
+        return found[netdev] if netdev is not None else next(iter(found.values()))
 
     async def close(self) -> None:
         """Idempotent."""

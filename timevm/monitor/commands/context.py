@@ -75,6 +75,16 @@ class BlockPort(Protocol):
     async def delete_snapshot(self, device: str, identifier: str | None, name: str | None) -> SnapshotInfo: ...
 
 
+class ForwardingPort(Protocol):
+    """Forwarded ports of user-mode networks, at run time.  Errors are UserErrors and HostErrors in QEMU's words."""
+
+    async def forward(self, netdev: str | None, rule: str) -> None:
+        """``netdev`` None: the first network."""
+
+    async def stop_forwarding(self, netdev: str | None, rule: str) -> bool:
+        """``rule`` without its guest's part; False if there is none such."""
+
+
 @dataclass
 class MonitorContext:
     """One per process, shared by all sessions.
@@ -88,6 +98,7 @@ class MonitorContext:
     chardevs: list[ChardevPort] = field(default_factory=list)
     block: BlockPort | None = None
     networks: Sequence[NetworkClient] = ()
+    forwarding: ForwardingPort | None = None
     human_monitor: Callable[[str, MonitorContext], Awaitable[str]] | None = None
     checkpoints: Callable[[], Awaitable[TimevmCheckpoints]] | None = None
     #: the monitor's ``gdbserver DEVICE``: starts, moves or ends (``none``) the gdb server, returns what to print
