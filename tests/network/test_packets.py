@@ -65,7 +65,7 @@ def test_a_large_packet_goes_in_fragments() -> None:
     assert [offset & 0x1FFF for offset in offsets] == [0, 185, 370, 555]
     assert [bool(offset & 0x2000) for offset in offsets] == [True, True, True, False]
     assert all(checksum(part[:20]) == 0 for part in parts)
-    assert [Packet.read(part) for part in parts] == [None] * 4  # nobody here puts them together
+    assert [Packet.read(part) for part in parts] == [None] * 4
 
 
 READERS: list[Callable[[bytes], object]] = [

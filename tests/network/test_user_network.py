@@ -15,7 +15,8 @@ import pytest
 
 from tests.network.guest_box import GATEWAY, NAMESERVER, GuestBox
 from timevm.errors import HostError
-from timevm.network.packets import UNREACHABLE
+from timevm.network.packets import UNREACHABLE, Fragment, Udp
+from timevm.network.reassembly import Reassembly
 from timevm.network.resolver import host_nameserver
 from timevm.network.settings import Forward, UserSettings
 from timevm.network.tcp_segment import Flag
@@ -209,6 +210,27 @@ async def test_datagrams_and_the_name_server() -> None:
         await here.until(lambda: len(here.guest.packets) == 2, "the answers")
         answers = {(source, each.target_port, each.payload) for source, each in here.guest.datagrams()}
         assert answers == {(GATEWAY, 5000, b"echo one"), (NAMESERVER, 6000, b"echo two")}
+
+
+async def test_a_large_datagram_goes_there_in_fragments_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = random.Random(4).randbytes(5000)
+    async with datagram_server() as (_, port), world() as here:
+        back: list[Fragment] = []
+        take = here.guest.take
+
+        def taken(frame: bytes, now: float) -> None:
+            fragment = Fragment.read(frame[14:])
+            if fragment is not None:
+                back.append(fragment)
+            take(frame, now)
+
+        monkeypatch.setattr(here.guest, "take", taken)
+        here.guest.send_datagram(GATEWAY, port, said)
+        await here.until(lambda: any(not each.more for each in back), "the answer")
+        reassembly = Reassembly()
+        [packet] = [each for each in (reassembly.take(part, 0.0) for part in back) if each is not None]
+        datagram = Udp.read(packet)
+        assert datagram is not None and datagram.payload == b"echo " + said
 
 
 async def test_a_datagram_to_nobody_is_refused() -> None:

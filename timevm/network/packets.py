@@ -1,7 +1,7 @@
 """Ethernet, ARP, IPv4, ICMP and UDP as data: each kind is read (None for what makes no sense) and written here.
 
-Addresses are bytes in network order: 6 of hardware, 4 of IPv4.  Reading checks lengths and checksums; a fragment of an
-IPv4 packet is no packet (nobody here puts them together again).  RFC 826, 791, 792, 768.
+Addresses are bytes in network order: 6 of hardware, 4 of IPv4.  Reading checks lengths and checksums.
+RFC 826, 791, 792, 768.
 """
 
 from __future__ import annotations
@@ -104,15 +104,9 @@ class Packet:
 
     @classmethod
     def read(cls, data: bytes) -> Packet | None:
-        if len(data) < _IPV4.size:
-            return None
-        first, _, length, _, fragment, _, protocol, _, source, target = _IPV4.unpack_from(data)
-        header = 4 * (first & 15)
-        if first >> 4 != 4 or header < _IPV4.size or not header <= length <= len(data):
-            return None
-        if fragment & (_MORE | _OFFSET) or checksum(data[:header]):
-            return None
-        return cls(source, target, protocol, data[header:length], data[: min(header + 8, length)])
+        """None for a fragment, too."""
+        fragment = Fragment.read(data)
+        return None if fragment is None or fragment.more or fragment.start else fragment.packet
 
     def write(self, number: int) -> Iterator[bytes]:
         """One packet, or the fragments of a larger one; ``number`` (16 bits) tells what belongs together."""
@@ -123,6 +117,27 @@ class Packet:
             fields = (0x45, 0, _IPV4.size + len(part), number, more | start // 8, _HOPS, self.protocol)
             header = _IPV4.pack(*fields, 0, self.source, self.target)
             yield _IPV4.pack(*fields, checksum(header), self.source, self.target) + part
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """What came as one IPv4 packet: all of it, or the bytes from ``start`` on of the packet with this ``number``."""
+
+    packet: Packet
+    number: int
+    start: int
+    more: bool
+
+    @classmethod
+    def read(cls, data: bytes) -> Fragment | None:
+        if len(data) < _IPV4.size:
+            return None
+        first, _, length, number, place, _, protocol, _, source, target = _IPV4.unpack_from(data)
+        header = 4 * (first & 15)
+        if first >> 4 != 4 or header < _IPV4.size or not header <= length <= len(data) or checksum(data[:header]):
+            return None
+        packet = Packet(source, target, protocol, data[header:length], data[: min(header + 8, length)])
+        return cls(packet, number, 8 * (place & _OFFSET), bool(place & _MORE))
 
 
 @dataclass(frozen=True, slots=True)

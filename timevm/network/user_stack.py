@@ -4,7 +4,7 @@ The guest sees a network of its own with a gateway (which stands for the host's 
 server; whatever else it talks to is reached from the host's own sockets.  Nothing a guest sends raises anything, and
 what is kept for it is bounded.
 
-Not part of it: IPv6, fragments from the guest, echo to others than the gateway and the name server.
+Not part of it: IPv6, echo to others than the gateway and the name server.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ from timevm.network.packets import (
     UNREACHABLE,
     Arp,
     Ethernet,
+    Fragment,
     Icmp,
     Packet,
     Udp,
 )
+from timevm.network.reassembly import Reassembly
 from timevm.network.settings import Forward, UserSettings
 from timevm.network.tcp_connection import Connection, Output, State
 from timevm.network.tcp_segment import Flag, Segment, reset_for
@@ -66,6 +68,7 @@ class UserStack:
         self._addresses = Addressing(settings, nameserver)
         self._settings = settings
         self._random = random
+        self._reassembly = Reassembly()
         self._neighbours: dict[bytes, bytes] = {}
         self._leases: dict[bytes, bytes] = {}
         self._connections: dict[Flow, Connection] = {}
@@ -85,8 +88,10 @@ class UserStack:
                 continue
             if ethernet.kind == TYPE_ARP:
                 actions += self._take_arp(ethernet, now)
-            elif ethernet.kind == TYPE_IPV4 and (packet := Packet.read(ethernet.payload)) is not None:
-                actions += self._take_packet(ethernet, packet, now, touched)
+            elif ethernet.kind == TYPE_IPV4 and (fragment := Fragment.read(ethernet.payload)) is not None:
+                packet = self._reassembly.take(fragment, now)
+                if packet is not None:
+                    actions += self._take_packet(ethernet, packet, now, touched)
         for connection in touched.values():
             actions += self._carry(connection, connection.answer())
         return actions
