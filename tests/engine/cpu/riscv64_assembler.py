@@ -22,6 +22,7 @@ CSR = {
     "scause": 0x142,
     "stval": 0x143,
     "sip": 0x144,
+    "stimecmp": 0x14D,
     "satp": 0x180,
     "mstatus": 0x300,
     "medeleg": 0x302,

@@ -138,7 +138,7 @@ def test_a_recording_knows_whether_there_was_firmware(tmp_path: Path) -> None:
 def test_what_is_on_the_board() -> None:
     spec = MachineSpec(architecture="riscv64", cpu="rv64", seed=1, rtc_base=0, append="console=ttyS0")
     nodes = parsed(device_tree_of(spec))
-    assert nodes["/cpus/cpu@0"]["riscv,isa"] == ["rv64imafdc_zicsr_zifencei"]
+    assert nodes["/cpus/cpu@0"]["riscv,isa"] == ["rv64imafdc_zicsr_zifencei_sstc"]
     assert nodes["/cpus"]["timebase-frequency"] == [10_000_000]
     slots = [path for path in nodes if "virtio_mmio" in path][::-1]  # the library walks from the last to the first
     assert slots == [f"/soc/virtio_mmio@{0x1000_1000 + 0x1000 * number:x}" for number in range(7, -1, -1)]

@@ -2,7 +2,8 @@
 Sv57).
 
 What runs per block, per trap or per translation is native (``native/riscv64*.c``); Python is called for device
-registers and for calls of the supervisor's firmware.  All timers are the board's: it drives ``stip`` and ``mtip``.
+registers and for calls of the supervisor's firmware.  The supervisor's own timer (Sstc: ``stimecmp``) is native; the
+board drives ``mtip``, and ``stip`` for a guest that asks its firmware for a timer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from timevm.engine.cpu.native import riscv64 as hooks
 from timevm.engine.cpu.riscv64_interposed import interpose
 from timevm.engine.cpu.riscv64_registers import COUNTERS, REGISTERS
 from timevm.engine.cpu.riscv64_state import LINES, CpuState
-from timevm.engine.cpu.sbi import Arguments, SbiOutcome
+from timevm.engine.cpu.sbi import Arguments, Extension, SbiOutcome
 from timevm.engine.cpu.unicorn_cpu import PAGE, TOP, UnicornCpu, UnicornWindow, address_of, no_output
 from timevm.errors import GuestError, InternalError, UserError
 
@@ -34,7 +35,9 @@ MODELS = ("rv64", "sifive-u54")
 #: the ``time`` register counts 10 MHz, as on QEMU's virt
 NS_PER_TICK = 100
 TRANSLATION_BUFFER = 128 << 20
-A0, A6, A7 = 10, 16, 17
+A0, A7 = 10, 17
+#: of the firmware, that set the supervisor's timer
+TIMER_CALLS = (Extension.SET_TIMER, Extension.TIME)
 #: nothing answers there, or a device, which holds no instructions
 FETCH_ERRORS = (const.UC_ERR_FETCH_UNMAPPED, const.UC_ERR_FETCH_PROT)
 
@@ -182,6 +185,7 @@ class Riscv64Cpu(UnicornCpu):
         return self._pc.value
 
     def _wakes(self) -> bool:
+        self.fire_timers()
         return self.interrupt_pending()
 
     def _start(self, icount: int) -> int:
@@ -220,7 +224,7 @@ class Riscv64Cpu(UnicornCpu):
         return Stop(kind, self.icount, self._pc.value, exit_code=exit_code)
 
     def _wait(self) -> Stop | None:
-        self._waiting = not self.interrupt_pending()
+        self._waiting = not self._wakes()
         return Stop(StopKind.IDLE, self.icount, self._pc.value) if self._waiting else None
 
     def _firmware_call(self) -> Stop | None:
@@ -228,6 +232,8 @@ class Riscv64Cpu(UnicornCpu):
         assert self._sbi is not None
         x = (c_uint64 * 32).from_address(self._env + private.GENERAL)
         a0, a1, a2, a3, a4, a5, function, extension = x[A0 : A7 + 1]
+        if extension & 0xFFFF_FFFF in TIMER_CALLS:
+            self._lend_timer()
         outcome = self._sbi(extension, function, (a0, a1, a2, a3, a4, a5))
         x[A0] = outcome.error & TOP
         if outcome.value is not None:
@@ -244,6 +250,13 @@ class Riscv64Cpu(UnicornCpu):
         # a device that was asked for something may have a deadline now
         return self._common_stop(STOP_KICK) if self._common.kick else None
 
+    def _lend_timer(self) -> None:
+        """From now on the interrupt is the firmware's."""
+        self.native.timer_is_ours = 0
+        self.native.timer_compare = TOP
+        self.native.engine.deadline = 0
+        self._drive("stip", bool(self.native.timer_line))
+
     def limit_blocks(self, instructions: int) -> None:
         """Let no block run for longer; 0: as long as it was translated.  Changes nothing but speed.
 
@@ -255,6 +268,13 @@ class Riscv64Cpu(UnicornCpu):
     # ---- interrupts and time
 
     def set_interrupt(self, line: str, level: bool) -> None:
+        if line == "stip":
+            self.native.timer_line = int(level)
+            if self.native.timer_is_ours:
+                return
+        self._drive(line, level)
+
+    def _drive(self, line: str, level: bool) -> None:
         if level:
             self._pending.value |= LINES[line]
             self._look_soon()
@@ -267,13 +287,14 @@ class Riscv64Cpu(UnicornCpu):
 
     def set_warp(self, ns: int) -> None:
         self.native.warp_ns = ns
+        self.native.engine.deadline = 0
 
     def next_timer(self) -> int | None:
-        """None: all timers are the board's."""
-        return None
+        deadline = self._library.timevm_riscv64_next_timer_ns(self._address, self.icount)
+        return None if deadline < 0 else int(deadline)
 
     def fire_timers(self) -> None:
-        """There are none."""
+        self._library.timevm_riscv64_evaluate_timer(self._address, self.icount)
 
     # ---- registers
 
@@ -330,6 +351,7 @@ class Riscv64Cpu(UnicornCpu):
         engine.skip_breakpoint_at = engine.skip_watchpoint_at = -1
         engine.horizon, engine.budget = icount, 0
         self.native.in_access = 0
+        engine.deadline = 0
 
     def reset(self, pc: int, arguments: Sequence[int]) -> None:
         icount = self.icount
@@ -342,8 +364,12 @@ class Riscv64Cpu(UnicornCpu):
         self._pc.value = pc & TOP
         self._place(icount)
         self.native.tlb_stale = 0
+        self._set_timer(TOP, False, False)
         self._waiting = False
         self._asked = None
+
+    def _set_timer(self, compare: int, is_ours: bool, line: bool) -> None:
+        self.native.timer_compare, self.native.timer_is_ours, self.native.timer_line = compare, is_ours, line
 
     def state(self) -> dict[str, Any]:
         """``context`` is Unicorn's CPU structure up to where pointers and caches begin; interrupt lines are in it."""
@@ -354,6 +380,11 @@ class Riscv64Cpu(UnicornCpu):
             "icount": self.icount,
             "waiting": self._waiting,
             "warp_ns": int(self.native.warp_ns),
+            "timer": {
+                "compare": int(self.native.timer_compare),
+                "is_ours": bool(self.native.timer_is_ours),
+                "line": bool(self.native.timer_line),
+            },
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -363,5 +394,6 @@ class Riscv64Cpu(UnicornCpu):
         self._saved.restore(state["context"], state["float_flags"])
         self._waiting = state["waiting"]
         self._asked = None
+        self._set_timer(state["timer"]["compare"], state["timer"]["is_ours"], state["timer"]["line"])
         self.native.warp_ns = state["warp_ns"]
         self._place(state["icount"])

@@ -8,14 +8,12 @@
 /* ---- blocks ---- */
 
 /* The rare side of the block hook, at a block start with `count` instructions to come.  Costs about 50 ns, once every
-   CHUNK instructions and at interrupts and limits. */
+   CHUNK instructions and at interrupts, deadlines and limits. */
 static __attribute__((noinline)) void slow_block(struct riscv64 *cpu, int64_t count)
 {
     struct engine *engine = &cpu->engine;
-    int64_t now = engine->horizon - engine->budget, bound = engine->limit;
+    int64_t now = engine->horizon - engine->budget, bound;
 
-    if (cpu->longest_block && bound - now > cpu->longest_block) /* the reference: see Riscv64Cpu.limit_blocks */
-        bound = now + cpu->longest_block;
     cpu->block = 0;
     engine->slow_blocks++;
     look_soon(engine);
@@ -30,12 +28,17 @@ static __attribute__((noinline)) void slow_block(struct riscv64 *cpu, int64_t co
         cpu->tlb_stale = 0;
         cpu->call.flush_tlb(engine->cpu_state);
     }
+    if (now >= engine->deadline)
+        evaluate_timer(cpu, now);
     if (active_interrupts(cpu) && take_interrupt(cpu)) {
         look_soon(engine);
         start_block(cpu, 0);
     }
     if (now == engine->settle_at)
         stop_here(engine, STOP_SETTLED);
+    bound = engine->limit < engine->deadline ? engine->limit : engine->deadline;
+    if (cpu->longest_block && bound - now > cpu->longest_block) /* the reference: see Riscv64Cpu.limit_blocks */
+        bound = now + cpu->longest_block;
     if (count > bound - now) { /* split exactly at the bound */
         engine->horizon = bound;
         engine->budget = bound - now;

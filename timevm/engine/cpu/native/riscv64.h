@@ -110,7 +110,10 @@ struct riscv64 {
     int64_t fetch_failed_at;         /* the icount at which a kick found that nothing could be fetched */
     int64_t warp_ns;
     uint32_t time_shift; /* virtual ns = (icount << time_shift) + warp_ns */
-    uint32_t has_firmware; /* ECALL in S-mode is for Python */
+    uint32_t has_firmware; /* ECALL in S-mode is for Python; there is an stimecmp */
+    uint64_t timer_compare; /* stimecmp */
+    uint32_t timer_is_ours; /* the guest has written it since it last asked its firmware for a timer */
+    uint32_t timer_line;    /* the firmware's timer interrupt, as the board drives it */
     uint32_t store_meets_code;
     uint32_t tlb_stale;
     uint32_t longest_block; /* blocks have so many instructions at most, by limits at run time; 0: as many as come */
@@ -144,7 +147,7 @@ struct originals {
     uint32_t (*update_pending)(void *cpu_state, uint32_t mask, uint32_t value);
     void (*generate_call)(void *context, void *helper, void *result, int count, void **arguments);
     void *block_check; /* the helper that looks for a stop before each block */
-    struct register_calls counter, time, enabled, supervisor_enabled, translation;
+    struct register_calls counter, time, enabled, supervisor_enabled, translation, timer_compare;
 };
 
 extern struct originals original;
@@ -160,6 +163,7 @@ static inline int is_running(const void *cpu_state)
 unsigned place_in_block(const struct translation_block *block, uint64_t address);
 int has_breakpoint(const struct riscv64 *cpu, uint64_t address);
 int take_interrupt(struct riscv64 *cpu);
+void evaluate_timer(struct riscv64 *cpu, int64_t icount);
 uint8_t *host_of(const struct riscv64 *cpu, uint64_t physical, uint64_t size);
 void timevm_riscv64_block(void *unicorn, uint64_t pc, uint32_t size, struct translation_block *block);
 void timevm_riscv64_marked_block(void *unicorn, uint64_t pc, uint32_t size, struct translation_block *block);

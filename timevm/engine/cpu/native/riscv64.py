@@ -47,6 +47,7 @@ class Originals(ctypes.Structure):
         ("enabled", RegisterCalls),
         ("supervisor_enabled", RegisterCalls),
         ("translation", RegisterCalls),
+        ("timer_compare", RegisterCalls),
     ]
 
 
@@ -85,6 +86,9 @@ class Riscv64(ctypes.Structure):
         ("warp_ns", c_int64),
         ("time_shift", c_uint32),
         ("has_firmware", c_uint32),
+        ("timer_compare", c_uint64),
+        ("timer_is_ours", c_uint32),
+        ("timer_line", c_uint32),
         ("store_meets_code", c_uint32),
         ("tlb_stale", c_uint32),
         ("longest_block", c_uint32),
@@ -130,6 +134,10 @@ def load() -> Any:
     library.timevm_riscv64_set_originals.argtypes = [c_void_p]
     library.timevm_riscv64_fetch_fault.restype = None
     library.timevm_riscv64_fetch_fault.argtypes = [c_void_p]
+    library.timevm_riscv64_evaluate_timer.restype = None
+    library.timevm_riscv64_evaluate_timer.argtypes = [c_void_p, c_int64]
+    library.timevm_riscv64_next_timer_ns.restype = c_int64
+    library.timevm_riscv64_next_timer_ns.argtypes = [c_void_p, c_int64]
     library.timevm_riscv64_page.restype = c_uint64
     library.timevm_riscv64_page.argtypes = [c_void_p, c_uint64]
     return library

@@ -19,6 +19,9 @@ static const uint8_t by_priority[] = {11, 3, 7, 9, 1, 5};
 #define STATUS_MIE (1u << 3)
 
 #define NS_PER_TICK 100 /* 10 MHz, as QEMU's virt */
+#define NEVER (((int64_t)1 << 62) - 1)
+#define SUPERVISOR_TIMER (1u << 5) /* in mip */
+#define TIME_COUNTER (1u << 1)     /* in mcounteren */
 
 /* ---- where in a block ---- */
 
@@ -223,6 +226,46 @@ int take_interrupt(struct riscv64 *cpu)
     return 0;
 }
 
+/* ---- time ---- */
+
+static uint64_t time_at(const struct riscv64 *cpu, int64_t icount)
+{
+    return (((uint64_t)icount << cpu->time_shift) + (uint64_t)cpu->warp_ns) / NS_PER_TICK;
+}
+
+/* first icount >= now at which stimecmp is reached; NEVER if nobody uses it or it has been reached */
+static int64_t timer_deadline(const struct riscv64 *cpu, int64_t icount)
+{
+    uint64_t ns, unit = (uint64_t)1 << cpu->time_shift;
+
+    if (!cpu->timer_is_ours || cpu->timer_compare >= (uint64_t)NEVER / NS_PER_TICK ||
+        time_at(cpu, icount) >= cpu->timer_compare)
+        return NEVER;
+    ns = cpu->timer_compare * NS_PER_TICK - (uint64_t)cpu->warp_ns; /* not reached yet: later than the warp */
+    return (int64_t)((ns + unit - 1) >> cpu->time_shift);
+}
+
+/* drive the supervisor's timer interrupt as virtual time at `icount` wants it */
+void evaluate_timer(struct riscv64 *cpu, int64_t icount)
+{
+    int level = cpu->timer_is_ours && time_at(cpu, icount) >= cpu->timer_compare;
+
+    cpu->engine.deadline = timer_deadline(cpu, icount);
+    if (cpu->timer_is_ours)
+        *cpu->pending = (*cpu->pending & ~(uint64_t)SUPERVISOR_TIMER) | (level ? SUPERVISOR_TIMER : 0);
+}
+
+/* for Python: between runs */
+EXPORT void timevm_riscv64_evaluate_timer(struct riscv64 *cpu, int64_t icount)
+{
+    evaluate_timer(cpu, icount);
+}
+
+EXPORT int64_t timevm_riscv64_next_timer_ns(const struct riscv64 *cpu, int64_t icount)
+{
+    return timer_deadline(cpu, icount) == NEVER ? -1 : (int64_t)(cpu->timer_compare * NS_PER_TICK);
+}
+
 /* in the place of riscv_cpu_update_mip, by which Unicorn's writes to mip and sip go */
 EXPORT uint32_t timevm_riscv64_update_pending(void *cpu_state, uint32_t mask, uint32_t value)
 {
@@ -275,7 +318,33 @@ EXPORT int timevm_riscv64_read_time(void *env, int number, uint64_t *value)
 {
     if (!is_ours(env))
         return original.time.read(env, number, value);
-    *value = (((uint64_t)icount_before(running) << running->time_shift) + (uint64_t)running->warp_ns) / NS_PER_TICK;
+    *value = time_at(running, icount_before(running));
+    return 0;
+}
+
+/* stimecmp, with which a supervisor needs no firmware for its timer (Sstc) */
+EXPORT int timevm_riscv64_timer_compare_allowed(void *env, int number)
+{
+    (void)number;
+    if (!is_ours(env) || !running->has_firmware)
+        return -1;
+    return *running->mode == MODE_MACHINE || (*running->counters_supervisor & TIME_COUNTER) ? 0 : -1;
+}
+
+EXPORT int timevm_riscv64_read_timer_compare(void *env, int number, uint64_t *value)
+{
+    (void)env, (void)number;
+    *value = running->timer_compare;
+    return 0;
+}
+
+EXPORT int timevm_riscv64_write_timer_compare(void *env, int number, uint64_t value)
+{
+    (void)env, (void)number;
+    running->timer_compare = value;
+    running->timer_is_ours = 1;
+    running->engine.deadline = 0; /* have the line looked at before the next instruction */
+    look_soon(&running->engine);
     return 0;
 }
 

@@ -6,6 +6,8 @@ starts in M-mode.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from timevm.engine.clock.virtual_clock import VirtualClock
 from timevm.engine.cpu.base import MmioHandler, StopKind
 from timevm.engine.cpu.riscv64 import NS_PER_TICK, Riscv64Cpu
@@ -46,6 +48,8 @@ UART = Node("serial", ("ns16550a",), 0x1000_0000, 0x100, interrupt=10, propertie
 VIRTIO = Places(0x1000_1000, 0x1000, 8, first_interrupt=1, trigger=0)
 #: what Unicorn's CPU can do
 PROCESSOR = Processor(("i", "m", "a", "f", "d", "c", "zicsr", "zifencei"), "sv48", 1_000_000_000 // NS_PER_TICK)
+#: and, where nobody else is in M-mode: a timer that S-mode sets by itself
+OWN_TIMER = "sstc"
 PAGE = 4096
 
 
@@ -64,6 +68,8 @@ def assemble(order: Order) -> Assembly:
     spec = order.spec
     is_bare = NO_FIRMWARE in spec.machine_properties
     is_own_firmware = not is_bare and spec.bios is None
+
+    processor = replace(PROCESSOR, extensions=(*PROCESSOR.extensions, OWN_TIMER)) if is_own_firmware else PROCESSOR
 
     def call_firmware(extension: int, function: int, arguments: Arguments) -> SbiOutcome:
         return firmware(extension, function, arguments)
@@ -130,7 +136,7 @@ def assemble(order: Order) -> Assembly:
     def device_tree(initrd: tuple[int, int] | None) -> bytes:
         return build(
             (ram.base, ram.size),
-            PROCESSOR,
+            processor,
             Core(CLINT, PLIC, SOURCES - 1, power_off=sifive_test.PASS, reboot=sifive_test.RESET),
             [*reversed(slots.nodes), TEST, UART, CLOCK],
             Wishes(
