@@ -56,11 +56,12 @@ async def test_by_qmp(tmp_path: Path) -> None:
 
 
 async def test_by_the_human_monitor(tmp_path: Path) -> None:
-    async with running([*GUEST, *RECORD], tmp_path) as daemon, qmp(daemon, tmp_path / "qmp") as client:
+    little = ["-icount", "shift=3,rr=record,rrfile=run.rr,rrmem=8M"]
+    async with running([*GUEST, *little], tmp_path) as daemon, qmp(daemon, tmp_path / "qmp") as client:
         daemon.type(b"a")
         await daemon.shows(b"rx ")
         await hmp(client, "stop")
-        assert re.search(r"[0-9]+ checkpoints in .* of ", await hmp(client, "info checkpoints"))
+        assert re.search(r"[0-9]+ checkpoints in .* of 8 MiB", await hmp(client, "info checkpoints"))
         assert "look_back" in await hmp(client, "reverse_stepi")
         assert "this is its replay now" in await hmp(client, "look_back")
         assert (await hmp(client, "info replay")).startswith("Replaying execution 'run.rr'")
