@@ -172,7 +172,7 @@ def test_a20_can_be_switched() -> None:
 
 def test_physical_memory_is_watched_whoever_maps_it() -> None:
     """DATA's page is mapped at 0x10000000 too; a virtual watchpoint there does not see what is written to DATA."""
-    body = f"""
+    body = """
     mov dword ptr [0x6400], 0x87 + 0x200000
     mov rbx, 0x10000000
     mov rdi, 0x200000
