@@ -77,6 +77,30 @@ def test_a_network_with_its_card_in_one_option() -> None:
     assert config.machine.devices == (DeviceOption("virtio-net-device", None, (("netdev", "mine"),)),)
 
 
+@pytest.mark.parametrize(
+    ("line", "cards", "networks"),
+    [
+        (
+            "-net nic,model=rtl8139,macaddr=52:54:00:00:00:09 -net user,hostfwd=tcp::1-:2",
+            "rtl8139 nic0 52:54:00:00:00:09",
+            1,
+        ),
+        ("-net user -net nic", "virtio-net-pci nic0 None", 1),
+        ("-net nic", "virtio-net-pci None None", 0),
+        ("-net user", "", 1),
+        ("-net none", "", 0),
+    ],
+)
+def test_the_older_words(line: str, cards: str, networks: int) -> None:
+    config = parse_command_line("timevm", line.split(), "x86_64")
+    assert isinstance(config, Config) and len(config.netdevs) == networks
+    shown = [
+        f"{device.driver} {dict(device.properties).get('netdev')} {dict(device.properties).get('mac')}"
+        for device in config.machine.devices
+    ]
+    assert shown == ([cards] if cards else [])
+
+
 @given(st.text(alphabet="tcpud:-.0123456789x/ ", max_size=40))
 def test_any_rule_is_taken_or_refused_in_words(text: str) -> None:
     try:

@@ -74,12 +74,6 @@ def parse_netdev(text: str) -> UserNetdev:
     return UserNetdev(identifier, settings)
 
 
-def check_none(text: str) -> None:
-    """``-net none``.  Raises UserError for everything else: nobody needs QEMU's hubs."""
-    if text != "none":
-        raise UserError(f"-net {text}: this version takes -net none only: a network with its card is -nic user")
-
-
 def parse_nic(text: str, number: int, vocabulary: Vocabulary) -> tuple[UserNetdev, DeviceOption] | None:
     """``-nic user[,model=CARD][,mac=ADDRESS]`` and what ``-netdev user`` takes; None for ``-nic none``.
 
@@ -104,3 +98,36 @@ def parse_nic(text: str, number: int, vocabulary: Vocabulary) -> tuple[UserNetde
         raise UserError(f"-nic {text}: {str(error).partition(': ')[2]}") from error
     kept = tuple((key, value.needed(key)) for key in ("mac", "addr") if key in value)
     return netdev, DeviceOption(model, None, (("netdev", identifier), *kept))
+
+
+class Hub:
+    """``-net nic`` and ``-net user``, QEMU's older words for a card and a network: here one of each at most."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, str] = {}
+
+    def take(self, text: str) -> None:
+        """Raises UserError."""
+        kind, _, rest = text.partition(",")
+        if kind == "none":
+            return
+        if kind not in ("nic", "user"):
+            raise UserError(f"-net {text}: this version takes -net none, -net user and -net nic")
+        if kind in self._given:
+            raise UserError(f"-net {text}: there is one -net {kind} already: use -nic user for a network and card more")
+        self._given[kind] = rest
+
+    def parts(self, number: int, vocabulary: Vocabulary) -> tuple[list[UserNetdev], list[DeviceOption]]:
+        """Both connected, or what there is.  Raises UserError."""
+        if not self._given:
+            return [], []
+        card = ",".join(
+            f"mac={part.partition('=')[2]}" if part.startswith("macaddr=") else part
+            for part in self._given.get("nic", "").split(",")
+        )
+        found = parse_nic(",".join(filter(None, ("user", self._given.get("user"), card))), number, vocabulary)
+        assert found is not None, "this is not -nic none"
+        netdev, device = found
+        if "user" not in self._given:
+            return [], [replace(device, properties=device.properties[1:])]
+        return [netdev], [device] if "nic" in self._given else []

@@ -41,6 +41,7 @@ class CommandLine:
         self.objects: list[ObjectOption] = []
         self.chardevs: list[Chardev] = []
         self.netdevs: list[UserNetdev] = []
+        self.hub = networks.Hub()
         self.serial: list[str | None] = []
         self.monitors: list[tuple[str, Monitor]] = []
         self.compat_monitors = 0
@@ -142,7 +143,7 @@ class CommandLine:
         self.netdevs.append(networks.parse_netdev(text))
 
     def _net(self, text: str) -> None:
-        networks.check_none(text)
+        self.hub.take(text)
 
     def _nic(self, text: str) -> None:
         found = networks.parse_nic(text, len(self.netdevs), self.vocabulary)
@@ -315,6 +316,9 @@ class CommandLine:
             if needing in self.texts and "kernel" not in self.texts:
                 raise UserError(f"-{needing} only allowed with -kernel option")
         checks.check_block_graph(self.drives, self.blockdevs, self.devices, self.objects)
+        netdevs, cards = self.hub.parts(len(self.netdevs), self.vocabulary)
+        self.netdevs += netdevs
+        self.devices += cards
         checks.check_networks([netdev.identifier for netdev in self.netdevs], self.devices, self.objects)
         self._default_front_ends()
         checks.check_chardevs(self.chardevs, self.serial, self.monitors, self.gdb, self.vocabulary.most_serial_ports)

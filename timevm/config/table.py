@@ -99,7 +99,7 @@ OPTIONS: tuple[Option, ...] = (
         "a network of the host's own sockets, for the card with netdev=ID; forwarded ports are on 127.0.0.1 unless "
         "ADDR says otherwise",
     ),
-    Option("net", "none", DISKS, "no network card (there is none that was not asked for)"),
+    Option("net", "none|user[,…]|nic[,model=CARD][,macaddr=ADDRESS]", DISKS, "QEMU's older words for -nic"),
     Option("nic", "user[,model=CARD][,mac=ADDRESS][,…]|none", DISKS, "a network and its card in one, or none"),
     Option("nographic", "", RUN, "serial port and monitor on this terminal: -serial mon:stdio"),
     Option("display", "none", RUN, "accepted for QEMU's command lines: there is no graphics"),
