@@ -55,6 +55,11 @@ async def test_a_shell_completes(typist: Tmux) -> None:
     typist.type("-device virtio-bl", "Tab")
     await typist.shows(r"(?m)-device virtio-blk-pci$")
     typist.type("C-u")
+    typist.type("timevm-system-riscv64 -bios no", "Tab")
+    await typist.shows(r"(?m)-bios none$")
+    typist.type("-bios Im", "Tab")
+    await typist.shows(r"(?m)-bios Image$")
+    typist.type("C-u")
     typist.type("timevm completion fi", "Tab")
     await typist.shows(r"(?m)completion fish$")
 

@@ -45,6 +45,8 @@ def values(vocabulary: Vocabulary) -> dict[str, tuple[str, ...]]:
         "action": ("reboot=reset", "reboot=shutdown", "shutdown=poweroff", "shutdown=pause"),
         "d": (*LOG_ITEMS, *sorted(EMPTY_LOG_ITEMS), "help"),
     }
+    if vocabulary.firmware_words:
+        found["bios"] = tuple(vocabulary.firmware_words)
     return {
         alias: found[option.name]
         for option in OPTIONS
@@ -72,7 +74,8 @@ def _bash() -> str:
     ]
     for architecture, vocabulary in VOCABULARIES.items():
         for option, words in values(vocabulary).items():
-            lines.append(f"    {architecture}:{option}) words='{' '.join(words)}' ;;")
+            or_file = " compopt -o default;" if option in FILES else ""
+            lines.append(f"    {architecture}:{option}){or_file} words='{' '.join(words)}' ;;")
     files = "|".join(f"*:{name}" for name in FILES)
     options = " ".join(f"-{name}" for name in _names())
     lines += [
@@ -130,7 +133,10 @@ def _zsh() -> str:
             help_text = _quoted(option.help).replace("[", "\\[").replace("]", "\\]").replace(":", "\\:")
             for name in (option.name, *option.aliases):
                 spec = f"*-{name}[{help_text}]"
-                if name in FILES:
+                if name in FILES and name in known:
+                    words = " ".join(known[name])
+                    spec += f':{name}:{{_alternative "words\\:word\\:({words})" "files\\:file\\:_files"}}'
+                elif name in FILES:
                     spec += f":{name}:_files"
                 elif name in known:
                     words = " ".join(word.replace(":", "\\:") for word in known[name])
@@ -184,7 +190,7 @@ def _fish() -> str:
                 for name in (option.name, *option.aliases):
                     line = f"complete {place} -o {name} -d '{_quoted(option.help)}'"
                     if name in FILES:
-                        line += " -r -F"
+                        line += " -r -F" + (f" -a '{' '.join(known[name])}'" if name in known else "")
                     elif name in known:
                         line += f" -x -a '{' '.join(known[name])}'"
                     elif option.argument:
