@@ -1,12 +1,11 @@
-"""Debian's riscv64 boot: stops around what is delicate change nothing, and every moment can be gone back to.
-
-QEMU 7.2's replay of such a recording never gets past the guest's first line, ``init``.
-"""
+"""Debian's riscv64 boot: stops around what is delicate change nothing, and every moment can be gone back to."""
 
 from __future__ import annotations
 
 import random
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,12 +14,15 @@ from tests.engine.timeline.test_timeline import Waiter
 from tests.linux.harness import Outcome, Terminal, assert_same, build, record, replay
 from tests.linux.test_debian import random_limits
 from tests.linux.test_riscv_debian import linux_riscv
+from tests.peers import need
 from timevm.engine.cpu.riscv64 import Riscv64Cpu
 from timevm.engine.machine.machine import Machine
-from timevm.engine.machine.outcome import RunEnd, RunResult, Stops
-from timevm.engine.machine.spec import MachineSpec
+from timevm.engine.machine.outcome import ReplayMode, RunEnd, RunResult, Stops
+from timevm.engine.machine.spec import Drive, MachineSpec
 from timevm.engine.replay.events import Digest
 from timevm.engine.replay.gate import NEVER
+from timevm.engine.snapshot.named import NamedSnapshots
+from timevm.system.history import history_of
 
 pytestmark = [pytest.mark.linux, pytest.mark.timeout(1200)]
 
@@ -94,3 +96,33 @@ def test_seeks_and_steps_back_anywhere(boot: tuple[MachineSpec, Outcome]) -> Non
     travel.timeline.seek(outcome.icount, Waiter())
     assert travel.machine.digest() == outcome.digest
     travel.machine.close()
+
+
+def test_a_replay_goes_on_after_loading_a_snapshot(tmp_path: Path) -> None:
+    """QEMU 7.2's sticks after it has loaded the one that was made at the start (``rrsnapshot=init``)."""
+    image = tmp_path / "snapshots.qcow2"
+    subprocess.run([need("qemu-img"), "create", "-q", "-f", "qcow2", str(image), "1M"], check=True, timeout=60)
+    spec = linux_riscv("off", tmp_path / "boot.rr", shift=3, sleep=False)
+    spec = replace(spec, drives=(Drive("vm", image, "qcow2"),), rrsnapshot="init")
+    terminal = Terminal()
+    machine = build(spec, terminal)
+    history = history_of(machine, spec, ReplayMode.RECORD)
+    while history.run(NEVER).end is RunEnd.KICKED:
+        pass
+    recorded, recorded_length = (bytes(terminal.console), look(machine)), machine.icount
+    assert b"TIMEVM-GUEST off" in recorded[0]
+    machine.finish("shutdown")
+    machine.close()
+    terminal = Terminal()
+    machine = build(replace(spec, mode="play"), terminal)
+    history = history_of(machine, replace(spec, mode="play"), ReplayMode.PLAY)
+    assert isinstance(history.snapshots, NamedSnapshots)
+    while history.run(recorded_length // 2).end is RunEnd.KICKED:
+        pass
+    history.snapshots.load("init")
+    assert machine.icount == 0
+    terminal.console.clear()
+    while history.run(NEVER).end is RunEnd.KICKED:
+        pass
+    assert (bytes(terminal.console), look(machine)) == recorded
+    machine.close()
