@@ -1,6 +1,6 @@
 """An AArch64 processor on Unicorn: the ``Cpu`` protocol for cortex-a53, -a57, -a72 and max.
 
-What runs per block, per exception or per hot register is native (``native/aarch64.c``); Python is called for device
+What runs per block, per exception or per hot register is native (``native/aarch64*.c``); Python is called for device
 registers, timer lines and firmware calls only: some ten thousand times in a Linux boot.
 """
 

@@ -11,13 +11,13 @@ GRANULES = 1 << GRANULES_BITS
 
 
 def place_of(address: int) -> int:
-    """Its mark: as in ``note_executed`` of the native hooks."""
+    """Its mark: as in ``native/code_trace.h``."""
     granule = (address & (1 << 64) - 1) >> GRANULE_SHIFT
     return (granule ^ granule >> GRANULES_BITS << 16) & GRANULES - 1
 
 
 class CodeTrace:
-    """One for a CPU.  The native block hook marks (``note_executed``), which costs too little to be measured."""
+    """One for a CPU.  The native block hook marks (``native/code_trace.h``), which costs too little to be measured."""
 
     def __init__(self) -> None:
         self._marks = np.zeros(GRANULES, dtype=np.uint8)

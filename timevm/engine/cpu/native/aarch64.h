@@ -6,6 +6,8 @@
 
 #include <stddef.h>
 
+#define WORD 2 /* an instruction is 1 << WORD bytes */
+
 /* one EL1 generic timer (Arm ARM D11): [0] virtual, [1] physical */
 struct generic_timer {
     uint64_t compare;
@@ -54,8 +56,7 @@ struct aarch64 {
     uint32_t block_checks; /* leave in Unicorn's check for a stop at the start of each block */
     uint32_t padding2;
 
-    /* one for each 64 bytes of code: 1, some of it may have run (note_executed); NULL: nobody asks */
-    uint8_t *executed;
+    uint8_t *executed; /* marks of the code that ran (timevm/engine/cpu/code_trace.py); NULL: nobody asks */
 
     /* where the watched pages are, so long as the memory hooks cover no more than these; 0: they cover everything */
     uint32_t watched_pages;
@@ -68,5 +69,22 @@ struct aarch64 {
     uint64_t stored_count;
     struct stored stored[MAX_STORED];
 };
+
+/* None of these is called for each block or access: what is, stands in the file of its hook. */
+
+/* an interrupt that is active and not masked is taken; 1 if there was one */
+int take_interrupt(struct aarch64 *cpu);
+/* a physical address that nothing answers */
+void enter_external_abort(struct aarch64 *cpu, int is_fetch, int is_write);
+/* drive the timers' lines as virtual time at `icount` wants them */
+void evaluate_timers(struct aarch64 *cpu, int64_t icount);
+/* the guest switches its MMU on or off */
+void set_mmu(struct aarch64 *cpu, int on);
+/* page tables, or which of them count, are about to change */
+void touch_mapping(struct aarch64 *cpu);
+/* the hooks of watchpoints do not cover any longer what they should */
+int timevm_watched_pages_moved(struct aarch64 *cpu);
+/* bytes of one page are about to be cleared by an instruction that no hook sees: are they watched? */
+void look_at_cleared(struct aarch64 *cpu, uint64_t address, uint64_t size);
 
 #endif

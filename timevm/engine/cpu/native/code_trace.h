@@ -24,4 +24,17 @@ static inline void trace_block(uint8_t *marks, uint64_t pc, uint32_t size)
         marks[trace_mark(granule)] = 1;
 }
 
+/* the same for a block that never leaves its page, where marks lie side by side */
+static inline void trace_block_in_page(uint8_t *marks, uint64_t pc, uint32_t size)
+{
+    uint8_t *mark = marks + trace_mark(pc >> TRACE_GRANULE_SHIFT);
+    uint32_t further = ((uint32_t)pc % (1 << TRACE_GRANULE_SHIFT) + size - 1) >> TRACE_GRANULE_SHIFT;
+
+    mark[0] = 1;
+    mark[further] = 1;
+    if (__builtin_expect(further > 1, 0))
+        while (--further)
+            mark[further] = 1;
+}
+
 #endif
