@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 from timevm.engine.cpu import native
 from timevm.engine.cpu.base import Watchpoint
-from timevm.engine.cpu.unicorn_cpu import EVERYWHERE, PAGE, TOP
+from timevm.engine.cpu.unicorn_cpu import PAGE, TOP
+from timevm.engine.cpu.unicorn_stops import EVERYWHERE
 
 
 def watched_ranges(

@@ -1,4 +1,4 @@
-"""What every processor on Unicorn does alike: device windows, the run loop, stops, calls from native code.
+"""What every processor on Unicorn does alike: device windows, the run loop, calls from native code.
 
 An architecture's class gives it the native structures (``engine`` is their common part), says how a run is begun, what
 made it come back, and how code and addresses are found.
@@ -7,27 +7,20 @@ made it come back, and how code and addresses are found.
 from __future__ import annotations
 
 import ctypes
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from ctypes import c_uint32, c_uint64, c_void_p
 from typing import Any
 
 import unicorn
-from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import native, unicorn_library
-from timevm.engine.cpu.base import Collected, MmioHandler, Stop, StopKind, WatchKind, Watchpoint
-from timevm.errors import InternalError, UserError
+from timevm.engine.cpu.base import Collected, MmioHandler, Stop, StopKind
+from timevm.engine.cpu.unicorn_stops import UnicornStops
+from timevm.errors import InternalError
 
 PAGE = 4096
 TOP = (1 << 64) - 1
-#: of a hook: no bounds
-EVERYWHERE = (1, 0)
-WATCH_KINDS = {
-    WatchKind.READ: native.WATCH_READ,
-    WatchKind.WRITE: native.WATCH_WRITE,
-    WatchKind.ACCESS: native.WATCH_READ | native.WATCH_WRITE,
-}
 
 
 def no_output(data: bytes) -> None:
@@ -69,7 +62,7 @@ class UnicornWindow:
             self._output(data)
 
 
-class UnicornCpu(ABC):
+class UnicornCpu(UnicornStops):
     """The common part of a ``Cpu``.
 
     The subclass's constructor makes ``_unicorn`` and calls ``_adopt`` with its native structures before any other
@@ -78,11 +71,6 @@ class UnicornCpu(ABC):
 
     #: of Unicorn's exported functions
     suffix: str
-    #: of native hooks on watched accesses
-    access_hook: str
-    watches_physical = False
-    #: bytes of the shortest instruction
-    shortest_instruction: int
 
     _unicorn: unicorn.Uc
 
@@ -97,11 +85,7 @@ class UnicornCpu(ABC):
         self._windows: list[UnicornWindow] = []
         self._failure: BaseException | None = None
         self._waiting = False
-        self._breakpoints: frozenset[int] = frozenset()
-        self._applied_breakpoints: frozenset[int] = frozenset()
-        self._watchpoints: frozenset[Watchpoint] = frozenset()
-        self._applied_watchpoints: frozenset[Watchpoint] = frozenset()
-        self._watch_hooks: list[int] = []
+        self._forget_stops()
         self._flush_translations = unicorn_library.function(f"tb_flush_{self.suffix}", None, c_void_p)
         self._device_calls = (
             native.DeviceRead(self._device_read),
@@ -109,7 +93,7 @@ class UnicornCpu(ABC):
             native.DrainOutput(self._drain_output),
         )
         engine.unicorn, engine.cpu_state = self._handle, cpu_state
-        engine.skip_breakpoint_at = engine.skip_watchpoint_at = engine.settle_at = -1
+        engine.settle_at = -1
         engine.device_read, engine.device_write, engine.drain_output = self._device_calls
 
     def _place_common(self, pc: int, next_block_flags: int, exception_index: int, access_host_pc: int) -> None:
@@ -137,15 +121,6 @@ class UnicornCpu(ABC):
 
     # ---- what an architecture does its own way
 
-    @property
-    @abstractmethod
-    def icount(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def _stop_pc(self) -> int:
-        """Where the CPU stands, as stops and breakpoints name it."""
-
     @abstractmethod
     def _wakes(self) -> bool:
         """A CPU that waits for an interrupt goes on: something is active that wakes it now."""
@@ -157,13 +132,6 @@ class UnicornCpu(ABC):
     @abstractmethod
     def _stopped(self, reason: int, error: int) -> Stop | None:
         """Why emulation came back; None: go on."""
-
-    @abstractmethod
-    def code_changed(self, base: int, size: int) -> None: ...
-
-    @abstractmethod
-    def _apply_breakpoints(self, changed: frozenset[int]) -> None:
-        """Make ``_breakpoints`` known to the native side; ``changed`` are those that came or went."""
 
     # ---- devices
 
@@ -325,83 +293,6 @@ class UnicornCpu(ABC):
     def flush_translations(self) -> None:
         """Drop all translated code; only speed changes."""
         self._flush_translations(self._cpu_state)
-
-    # ---- break- and watchpoints
-
-    def set_breakpoints(self, addresses: frozenset[int]) -> None:
-        """Free; what changed is applied when the CPU runs next."""
-        self._breakpoints = addresses
-
-    def set_watchpoints(self, watchpoints: frozenset[Watchpoint]) -> None:
-        """Free; while there are any, every load or store of the guest, as watched, takes Unicorn's slow path.
-
-        Raises UserError for more than the native table holds.
-        """
-        if len(watchpoints) > native.MAX_WATCHES:
-            raise UserError(f"more than {native.MAX_WATCHES} watchpoints")
-        if not self.watches_physical and any(watch.physical for watch in watchpoints):
-            raise UserError("this processor's watchpoints are of virtual addresses only")
-        self._watchpoints = watchpoints
-
-    def pass_breakpoint(self) -> None:
-        self._common.skip_breakpoint_at = self.icount
-        self._common.skip_breakpoint_pc = self._stop_pc
-
-    def _apply_stops(self) -> None:
-        if self._breakpoints != self._applied_breakpoints:
-            changed = self._breakpoints ^ self._applied_breakpoints
-            self._applied_breakpoints = self._breakpoints
-            self._apply_breakpoints(changed)
-            self._forget_code_at(changed)
-        if self._watchpoints != self._applied_watchpoints or self._watched_pages_moved():
-            self._apply_watchpoints()
-
-    def _forget_code_at(self, addresses: frozenset[int]) -> None:
-        places = [self.translate(address) for address in addresses]
-        if None in places:
-            self.flush_translations()  # it may have been translated in another address space
-        for place in places:
-            if place is not None:
-                self.code_changed(place, self.shortest_instruction)
-
-    def _apply_watchpoints(self) -> None:
-        engine = self._common
-        reads = any(watch.kind is not WatchKind.WRITE for watch in self._watchpoints | self._applied_watchpoints)
-        self._applied_watchpoints = self._watchpoints
-        for handle in self._watch_hooks:
-            unicorn_library.check(unicorn_library.hook_delete(self._handle, handle), "remove a watchpoint")
-        self._watch_hooks.clear()
-        engine.watch_count = len(self._watchpoints)
-        for place, watch in enumerate(sorted(self._watchpoints, key=lambda watch: (watch.address, watch.length))):
-            engine.watches[place] = native.Watch(watch.address, watch.length, _native_kind(watch))
-        wanted = 0
-        for watch in self._watchpoints:
-            wanted |= WATCH_KINDS[watch.kind]
-        # who watches writes only leaves the loads, of which there are more, on their fast path
-        ranges = self._watched_ranges()
-        for kind, hook in ((native.WATCH_READ, const.UC_HOOK_MEM_READ), (native.WATCH_WRITE, const.UC_HOOK_MEM_WRITE)):
-            if wanted & kind:
-                self._watch_hooks += [self._hook(hook, self.access_hook, begin=begin, end=end) for begin, end in ranges]
-        self._forget_fast_paths(reads)
-
-    def _watched_ranges(self) -> list[tuple[int, int]]:
-        """Physical addresses, both ends included, that hold all that is watched; ``(1, 0)`` is everything."""
-        return [EVERYWHERE]
-
-    def _watched_pages_moved(self) -> bool:
-        """The ranges are not the same any longer."""
-        return False
-
-    def _forget_fast_paths(self, reads: bool) -> None:
-        """What is watched has changed: accesses that were seen to need no look do now, or the other way round.
-
-        ``reads``: some of them may be loads.
-        """
-        self.flush_translations()
-
-
-def _native_kind(watch: Watchpoint) -> int:
-    return WATCH_KINDS[watch.kind] | (native.WATCH_PHYSICAL if watch.physical else 0)
 
 
 def _passed_stop(passed: native.PassedStop) -> Stop:
