@@ -10,7 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import QMP, RECORD, REPLAY, command, irq_guest, qmp, recorded, running, status, verify, wait_for_end
+from tests.daemon import (
+    QMP,
+    RECORD,
+    REPLAY,
+    command,
+    irq_guest,
+    qmp,
+    recorded,
+    run,
+    running,
+    status,
+    verify,
+    wait_for_end,
+)
 from tests.peers import need
 from tests.tmux import Tmux
 
@@ -150,3 +163,10 @@ async def test_a_terminal_that_is_closed_ends_the_program_in_order(tmp_path: Pat
         terminal.close()
     await asyncio.to_thread(wait_for_end, pid)
     verify(tmp_path / "run.rr")
+
+
+def test_commands_from_a_pipe_are_answered_before_the_end() -> None:
+    """``printf … | timevm-system-… -monitor stdio``: the input ends at once, and `quit` is in it."""
+    for _ in range(3):
+        done = run([*irq_guest(), "-monitor", "stdio"], typed=b"info status\ninfo version\nquit\n")
+        assert done.returncode == 0 and b"VM status: running" in done.stdout and b"7.2.0" in done.stdout, done

@@ -11,6 +11,9 @@ from timevm.chardev.base import CHUNK, Backend
 #: bytes that wait for the device before the writer is told to wait, and at which it may go on
 _HIGH, _LOW = 1 << 16, 1 << 14
 
+#: seconds in which the device takes what is unsent when its session is ended from outside
+_CLOSING = 1.0
+
 
 class _DeviceTransport(asyncio.Transport):
     """What StreamReader and StreamWriter need of a transport; ``run`` carries the bytes."""
@@ -114,8 +117,14 @@ async def serve_device(backend: Backend, session: Callable[[asyncio.StreamReader
     try:
         await session(reader, writer)
         writer.close()
+        await asyncio.wait((carrying,))  # not the task itself, which would be cancelled with us
         await carrying
         return transport.ended
+    except asyncio.CancelledError:
+        # the process ends: what the session has said before (the answer before a `quit`) still goes out
+        transport.close()
+        await asyncio.wait((carrying,), timeout=_CLOSING)
+        raise
     finally:
         carrying.cancel()
         await asyncio.gather(carrying, return_exceptions=True)

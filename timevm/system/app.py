@@ -79,7 +79,8 @@ class _Daemon:
         self._mode = _MODES[config.machine.mode]
         #: done when the process shall end, also before there is a machine
         self._over: asyncio.Future[Over] = asyncio.Future()
-        self._tasks: set[asyncio.Task[None]] = set()
+        #: in the order in which they began (the values mean nothing)
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._front_ends: FrontEnds | None = None
         self._links: NetworkLinks | None = None
         self._first_signal: float | None = None
@@ -227,8 +228,8 @@ class _Daemon:
                 _log.error("%s ended by a bug in timevm, please report it", name, exc_info=failure)
 
         task = asyncio.create_task(guarded(), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda task: self._tasks.pop(task, None))
         return task
 
     # -- the end
@@ -259,8 +260,7 @@ class _Daemon:
         await lines.flush(_LAST_WORDS)
         if self._front_ends is not None:
             await self._front_ends.close()
-        tasks = list(self._tasks)
-        for task in tasks:
+        for task in reversed(list(self._tasks)):  # a monitor's last words go through a terminal that began before it
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)
         return code
