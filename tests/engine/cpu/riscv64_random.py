@@ -1,49 +1,86 @@
-"""Random RISC-V programs that end at a given icount whatever they do; ``python -m tests.engine.cpu.riscv64_random N``.
+"""Random RISC-V programs that end at a given icount whatever they do.
 
 Arithmetic, memory (aligned or not, RAM, nothing, a device that pulses an interrupt), reservations and atomics, floating
 point, control registers, traps of all kinds, stores into the program itself.  The trap handler counts what it sees and
-goes on behind the instruction.
+goes on behind the instruction.  In S-mode with paging too: page faults, a page whose rights change, the program written
+through another mapping, a timer that fires.
+
+``python -m tests.engine.cpu.riscv64_random FIRST COUNT`` runs so many in each of the two modes.
 """
 
 from __future__ import annotations
 
 import random
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from tests.engine.cpu import riscv64_assembler as a
 from tests.engine.cpu.riscv64_board import COUNTER, DATA, DEVICE, HANDLER, HOLE, LINE, RAM, RiscvBoard
+from tests.engine.cpu.riscv64_tables import ACCESSED, DIRTY, READ, VIRTUAL, WRITE, Tables
 from timevm.engine.cpu.base import StopKind
+from timevm.engine.cpu.sbi import Arguments, SbiOutcome
 
 #: instructions that a program runs
 LENGTH = 700
-#: x26: the handler's sum, x27 data, x28 the device, x29 nothing, x30 the program, x31 and x25 the handler's own
-SUM, DATA_AT, DEVICE_AT, HOLE_AT, PROGRAM_AT, SCRATCH, SCRATCH_2 = 26, 27, 28, 29, 30, 31, 25
+#: x26: the handler's sum, x27 data, x28 the device, x29 nothing, x30 the program, x31 and x25 the handler's own; in
+#: S-mode x24 is the data's page table entry
+SUM, DATA_AT, DEVICE_AT, HOLE_AT, PROGRAM_AT, SCRATCH, SCRATCH_2, ENTRY_AT = 26, 27, 28, 29, 30, 31, 25, 24
 REGISTERS = (1, 2, 3, 5, 8, 9, 10, 11, 12, 13, 14, 15)
 COMPRESSED = (8, 9, 10, 11, 12, 13, 14, 15)
 
-#: Interrupts lower the line.  Exceptions go on behind the instruction, whose length is in its two low bits.
-HANDLER_CODE = [
-    a.csrr(SCRATCH, "mcause"),
-    a.add(SUM, SUM, SCRATCH),
-    a.branch(5, SCRATCH, 0, 12),
-    a.store(0, DEVICE_AT, LINE, 2),
-    a.MRET,
-    a.csrr(SCRATCH_2, "mtval"),
-    a.xor(SUM, SUM, SCRATCH_2),
-    a.csrr(SCRATCH, "mepc"),
-    a.load(SCRATCH_2, SCRATCH, 0, 4),
-    a.andi(SCRATCH_2, SCRATCH_2, 3),
-    a.addi(SCRATCH_2, SCRATCH_2, -3),
-    a.addi(SCRATCH, SCRATCH, 2),
-    a.bne(SCRATCH_2, 0, 8),
-    a.addi(SCRATCH, SCRATCH, 2),
-    a.csrw("mepc", SCRATCH),
-    a.MRET,
-]
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """``prefix`` of its control registers."""
+
+    prefix: str
+    line: str
+    leave: int
+    #: of sie or mie, and of sstatus or mstatus
+    enabled: int
+    interrupts_on: int
+
+    def register(self, name: str) -> str:
+        return self.prefix + name
+
+    def handler(self) -> bytes:
+        """Interrupts: line and timer are off.  Exceptions go on behind the instruction: its low bits are its length."""
+        timer_off = [a.addi(SCRATCH, 0, -1), a.csrw("stimecmp", SCRATCH)] if self is SUPERVISOR else [a.NOP, a.NOP]
+        return a.code(
+            a.csrr(SCRATCH, self.register("cause")),
+            a.add(SUM, SUM, SCRATCH),
+            a.branch(5, SCRATCH, 0, 20),
+            a.store(0, DEVICE_AT, LINE, 2),
+            *timer_off,
+            self.leave,
+            a.csrr(SCRATCH_2, self.register("tval")),
+            a.xor(SUM, SUM, SCRATCH_2),
+            a.csrr(SCRATCH, self.register("epc")),
+            a.load(SCRATCH_2, SCRATCH, 0, 4),
+            a.andi(SCRATCH_2, SCRATCH_2, 3),
+            a.addi(SCRATCH_2, SCRATCH_2, -3),
+            a.addi(SCRATCH, SCRATCH, 2),
+            a.bne(SCRATCH_2, 0, 8),
+            a.addi(SCRATCH, SCRATCH, 2),
+            a.csrw(self.register("epc"), SCRATCH),
+            self.leave,
+        )
 
 
-def _one(rng: random.Random) -> list[int]:
+MACHINE = Mode("m", "meip", a.MRET, 0x800, 8)
+SUPERVISOR = Mode("s", "seip", a.SRET, 0x220, 2)
+
+
+def _of_supervisor(rng: random.Random, rd: int) -> list[int]:
+    """The data's page becomes read-only or writable again; or the timer is set."""
+    if rng.random() < 0.5:
+        toggle = [a.load(rd, ENTRY_AT), a.addi(2, 0, WRITE), a.xor(rd, rd, 2), a.store(rd, ENTRY_AT)]
+        return [*toggle, a.SFENCE_VMA]
+    return [a.csrr(rd, "time"), a.addi(rd, rd, rng.randrange(6)), a.csrw("stimecmp", rd)]
+
+
+def _one(rng: random.Random, mode: Mode) -> list[int]:
     rd, rs1, rs2 = (rng.choice(REGISTERS) for _ in range(3))
     c1, c2 = rng.choice(COMPRESSED), rng.choice(COMPRESSED)
     offset = rng.randrange(-256, 256)
@@ -86,7 +123,8 @@ def _one(rng: random.Random) -> list[int]:
         case 16:
             return [rng.choice((a.ECALL, a.EBREAK, a.C_EBREAK, a.C_ILLEGAL, 0xFFFF_FFFF, a.SRET | 1 << 26))]
         case 17:
-            return [a.csrr(rd, rng.choice(("cycle", "time", "instret", "mcycle", "mip", "mstatus", "fcsr")))]
+            names = ("cycle", "time", "instret", "mcycle", mode.register("ip"), mode.register("status"), "fcsr")
+            return [a.csrr(rd, rng.choice(names))]
         case 18:
             return [a.csrw(rng.choice(("mscratch", "fflags", "fcsr", "sepc", "stval")), rs1)]
         case 19:
@@ -106,40 +144,68 @@ def _one(rng: random.Random) -> list[int]:
             return [*a.load_constant(rd, a.addi(rs1, rs1, 1)), a.store(rd, PROGRAM_AT, 4 * rng.randrange(128), 2),
                     *rng.choice(([], [a.FENCE_I]))]  # fmt: skip
         case _:
-            return [rng.choice((a.csrsi("mstatus", 8), a.csrrc(0, "mie", rs1), a.csrw("mie", SUM), a.SFENCE_VMA))]
+            if mode is SUPERVISOR and rng.random() < 0.7:
+                return _of_supervisor(rng, rd)
+            status, enabled = mode.register("status"), mode.register("ie")
+            unmask = a.csrsi(status, mode.interrupts_on)
+            return [rng.choice((unmask, a.csrrc(0, enabled, rs1), a.csrw(enabled, SUM), a.SFENCE_VMA))]
 
 
-def program(seed: int) -> bytes:
+def program(seed: int, mode: Mode) -> bytes:
     rng = random.Random(seed)
-    start = [a.csrr(20, "mstatus")]
-    text = a.code(*start)
+    text = a.code(a.csrr(20, mode.register("status")))
     while len(text) < 0x700:
-        text += a.code(*_one(rng))
-    return text + a.code(a.NOP, a.NOP, a.NOP, a.NOP) + a.code(a.jalr(0, PROGRAM_AT))
+        text += a.code(*_one(rng, mode))
+    # a store may have made an instruction of four bytes out of the last one of two
+    return text + a.code(a.NOP, a.NOP, a.NOP, a.NOP, a.jal(0, -len(text) - 16))
 
 
 class Bench:
     """One board for many programs."""
 
-    def __init__(self) -> None:
-        self.board = RiscvBoard(b"", handler=a.code(*HANDLER_CODE))
+    def __init__(self, mode: Mode) -> None:
+        def sbi(extension: int, function: int, arguments: Arguments) -> SbiOutcome:
+            return SbiOutcome(extension & 0xFF, function & 0xFF)
+
+        self.mode = mode
+        self.board = RiscvBoard(b"", line=mode.line, sbi=sbi if mode is SUPERVISOR else None)
         self.start = self.board.cpu.state()
 
+    def _map(self) -> dict[str, int]:
+        """Tables, and the registers that go with them: data and the program have other addresses, holes none."""
+        tables = Tables(self.board)
+        tables.map(VIRTUAL, DATA, READ | WRITE | ACCESSED | DIRTY)
+        tables.map(VIRTUAL + 0x8000, RAM, READ | WRITE)
+        return {
+            "satp": tables.satp,
+            f"x{DATA_AT}": VIRTUAL + 0x80,
+            f"x{PROGRAM_AT}": VIRTUAL + 0x8000,
+            f"x{ENTRY_AT}": tables.entry(VIRTUAL),
+        }
+
     def _prepare(self, seed: int) -> None:
-        board, rng = self.board, random.Random(~seed)
+        board, mode, rng = self.board, self.mode, random.Random(~seed)
         board.memory[:] = bytes(len(board.memory))
-        board.write(HANDLER, a.code(*HANDLER_CODE))
-        board.write(RAM, program(seed))
+        board.write(HANDLER, mode.handler())
+        board.write(RAM, program(seed, mode))
         board.write(DATA - 0x200, rng.randbytes(0x500))
+        mapped = self._map() if mode is SUPERVISOR else {}
         board.cpu.code_changed(RAM, 0x4000)
         board.device.reads, board.device.log = 0, []
         board.cpu.restore(self.start)
-        for name, value in (
-            ("mtvec", HANDLER), ("mstatus", 1 << 13 | rng.choice((0, 8))), ("mie", rng.choice((0, 0x800))),
-            (f"x{DATA_AT}", DATA), (f"x{DEVICE_AT}", DEVICE), (f"x{HOLE_AT}", HOLE), (f"x{PROGRAM_AT}", RAM),
-            *((f"x{number}", rng.getrandbits(64)) for number in REGISTERS),
-            *((f"f{number}", rng.getrandbits(64)) for number in range(8)),
-        ):  # fmt: skip
+        registers = {
+            mode.register("tvec"): HANDLER,
+            mode.register("status"): 1 << 13 | rng.choice((0, mode.interrupts_on)),
+            mode.register("ie"): rng.choice((0, mode.enabled)),
+            f"x{DATA_AT}": DATA,
+            f"x{DEVICE_AT}": DEVICE,
+            f"x{HOLE_AT}": HOLE,
+            f"x{PROGRAM_AT}": RAM,
+            **{f"x{number}": rng.getrandbits(64) for number in REGISTERS},
+            **{f"f{number}": rng.getrandbits(64) for number in range(8)},
+            **mapped,
+        }
+        for name, value in registers.items():
             board.cpu.write_register(name, value)
 
     def _finish(self) -> tuple[Any, ...]:
@@ -198,11 +264,12 @@ def check(bench: Bench, seed: int) -> str:
 
 def main() -> None:
     first, count = (int(argument) for argument in (*sys.argv[1:], "0", "1000")[:2])
-    bench = Bench()
-    for seed in range(first, first + count):
-        found = check(bench, seed)
-        if found:
-            print(found)
+    for mode in (MACHINE, SUPERVISOR):
+        bench = Bench(mode)
+        for seed in range(first, first + count):
+            found = check(bench, seed)
+            if found:
+                print(f"{mode.prefix}-mode, {found}")
 
 
 if __name__ == "__main__":

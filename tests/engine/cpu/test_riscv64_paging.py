@@ -7,47 +7,12 @@ import threading
 import pytest
 
 from tests.engine.cpu import riscv64_assembler as a
-from tests.engine.cpu.riscv64_board import DATA, DEVICE, FOREVER, HANDLER, HOLE, RAM, TABLES, RiscvBoard, power_off
+from tests.engine.cpu.riscv64_board import DATA, FOREVER, HANDLER, HOLE, RAM, TABLES, RiscvBoard, power_off
+from tests.engine.cpu.riscv64_tables import ACCESSED, DIRTY, EXECUTE, LEVELS, READ, VALID, VIRTUAL, WRITE, Tables
 from timevm.engine.cpu.base import StopKind, WatchKind, Watchpoint
 from timevm.engine.cpu.sbi import Arguments, SbiOutcome
 
-VALID, READ, WRITE, EXECUTE, ACCESSED, DIRTY = 1, 2, 4, 8, 0x40, 0x80
-#: number of levels of each mode of satp (Privileged specification 4.4)
-LEVELS = {8: 3, 9: 4, 10: 5}
-#: where tests map what they want; the high half
-VIRTUAL = 0xFFFF_FFFF_C000_0000
 FETCH_PAGE, LOAD_PAGE, STORE_PAGE = 12, 13, 15
-
-
-class Tables:
-    """Page tables in the board's RAM.  RAM and the device are mapped one to one."""
-
-    def __init__(self, board: RiscvBoard, mode: int = 8) -> None:
-        self.board = board
-        self.levels = LEVELS[mode]
-        self.next = TABLES + 0x1000
-        self.satp = mode << 60 | TABLES >> 12
-        for address in range(RAM, RAM + (2 << 20), 0x1000):
-            self.map(address, address, READ | WRITE | EXECUTE | ACCESSED | DIRTY)
-        self.map(DEVICE, DEVICE, READ | WRITE | ACCESSED | DIRTY)
-
-    def entry(self, virtual: int) -> int:
-        """Address of the last level's entry; tables on the way are made."""
-        table = TABLES
-        for level in range(self.levels - 1, 0, -1):
-            at = table + 8 * (virtual >> 12 + 9 * level & 511)
-            if not self.board.number(at):
-                self.board.write(at, (self.next >> 12 << 10 | VALID).to_bytes(8, "little"))
-                self.next += 0x1000
-            table = self.board.number(at) >> 10 << 12
-        return table + 8 * (virtual >> 12 & 511)
-
-    def map(self, virtual: int, physical: int, rights: int) -> None:
-        entry = physical >> 12 << 10 | rights | VALID if rights else 0
-        self.board.write(self.entry(virtual), entry.to_bytes(8, "little"))
-
-    def rights(self, virtual: int) -> int:
-        return self.board.number(self.entry(virtual)) & 0xFF
 
 
 def supervisor(*program: int, mode: int = 8, handler: list[int] | None = None) -> tuple[RiscvBoard, Tables]:

@@ -1,21 +1,25 @@
 """Random programs: at full speed, by single instructions, and in uneven slices, all alike.
 
-Some ten thousand have been run by ``python -m tests.engine.cpu.riscv64_random``; here are a hundred.
+Some thousand have been run by ``python -m tests.engine.cpu.riscv64_random``; here are some dozen.
 """
 
 from __future__ import annotations
 
-from tests.engine.cpu.riscv64_random import LENGTH, Bench, check, differences
+import pytest
+
+from tests.engine.cpu.riscv64_random import LENGTH, MACHINE, SUPERVISOR, Bench, Mode, check, differences
 
 
-def test_random_programs_do_not_depend_on_where_they_are_stopped() -> None:
-    bench = Bench()
-    for seed in range(100):
+@pytest.mark.parametrize("mode", [MACHINE, SUPERVISOR], ids=["machine", "supervisor"])
+def test_random_programs_do_not_depend_on_where_they_are_stopped(mode: Mode) -> None:
+    bench = Bench(mode)
+    for seed in range(70):
         assert check(bench, seed) == ""
 
 
-def test_two_runs_are_alike_and_two_programs_are_not() -> None:
-    bench = Bench()
+@pytest.mark.parametrize("mode", [MACHINE, SUPERVISOR], ids=["machine", "supervisor"])
+def test_two_runs_are_alike_and_two_programs_are_not(mode: Mode) -> None:
+    bench = Bench(mode)
     first = bench.whole(1)
     assert first[0]["icount"] == LENGTH
     assert differences(first, bench.whole(2)) != ""
