@@ -30,6 +30,7 @@ CSR = {
     "mie": 0x304,
     "mtvec": 0x305,
     "mcounteren": 0x306,
+    "mcountinhibit": 0x320,
     "mscratch": 0x340,
     "mepc": 0x341,
     "mcause": 0x342,

@@ -180,6 +180,14 @@ def test_counters_are_virtual_time() -> None:
     assert board.cpu.read_register("cycle") == 6
 
 
+def test_no_counter_can_be_stopped() -> None:
+    """Unicorn takes mcountinhibit for mcounteren."""
+    program = [a.addi(1, 0, 7), a.csrw("mcounteren", 1), a.addi(1, 0, -1), a.csrw("mcountinhibit", 1)]
+    board = RiscvBoard(a.code(*program, a.csrr(2, "mcountinhibit"), a.csrr(3, "mcounteren"), a.csrr(4, "mcycle")))
+    board.cpu.run(7)
+    assert [board.x(number) for number in (2, 3, 4)] == [0, 7, 6]
+
+
 @pytest.mark.parametrize(("machine", "supervisor"), [(0, 0), (7, 0), (0, 7), (7, 7)])
 @pytest.mark.parametrize("mode", [0, 1])
 def test_counters_are_read_by_whom_they_are_shown_to(machine: int, supervisor: int, mode: int) -> None:

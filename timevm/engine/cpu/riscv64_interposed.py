@@ -26,7 +26,7 @@ FUNCTIONS = {
 TIME = 0xC01
 COUNTERS = (0xC00, 0xC02, 0xB00, 0xB02)
 PUBLIC_COUNTERS = range(0xC00, 0xC20)
-SUPERVISOR_ENABLED, ENABLED, TRANSLATION, TIMER_COMPARE = 0x104, 0x304, 0x180, 0x14D
+SUPERVISOR_ENABLED, ENABLED, TRANSLATION, TIMER_COMPARE, INHIBITED = 0x104, 0x304, 0x180, 0x14D, 0x320
 #: helpers of floating point that do not do what their instruction does, in the order of ``riscv64_floats.c``
 HELPERS = (
     *("fadd_s", "fsub_s", "fmul_s", "fdiv_s", "fmin_s", "fmax_s", "fmin_d", "fmax_d"),
@@ -60,6 +60,7 @@ def interpose(library: Any) -> None:
         supervisor_enabled=calls_of(SUPERVISOR_ENABLED),
         translation=calls_of(TRANSLATION),
         timer_compare=calls_of(TIMER_COMPARE),
+        inhibited=calls_of(INHIBITED),
     )
     library.timevm_riscv64_set_originals(ctypes.addressof(originals))
     for name, function in FUNCTIONS.items():
@@ -80,6 +81,7 @@ def interpose(library: Any) -> None:
     replace(SUPERVISOR_ENABLED, write="write_supervisor_enabled")
     replace(TRANSLATION, write="write_translation")
     replace(TIMER_COMPARE, allowed="timer_compare_allowed", read="read_timer_compare", write="write_timer_compare")
+    replace(INHIBITED, read="read_inhibited", write="write_inhibited")
     _replace_helpers(library)
     _interposed.append(originals)
 

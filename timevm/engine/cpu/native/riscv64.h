@@ -147,7 +147,7 @@ struct originals {
     uint32_t (*update_pending)(void *cpu_state, uint32_t mask, uint32_t value);
     void (*generate_call)(void *context, void *helper, void *result, int count, void **arguments);
     void *block_check; /* the helper that looks for a stop before each block */
-    struct register_calls counter, time, enabled, supervisor_enabled, translation, timer_compare;
+    struct register_calls counter, time, enabled, supervisor_enabled, translation, timer_compare, inhibited;
 };
 
 extern struct originals original;

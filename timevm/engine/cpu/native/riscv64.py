@@ -48,6 +48,7 @@ class Originals(ctypes.Structure):
         ("supervisor_enabled", RegisterCalls),
         ("translation", RegisterCalls),
         ("timer_compare", RegisterCalls),
+        ("inhibited", RegisterCalls),
     ]
 
 

@@ -314,6 +314,20 @@ EXPORT int timevm_riscv64_read_counter(void *env, int number, uint64_t *value)
     return 0;
 }
 
+/* mcountinhibit: no counter can be stopped.  Unicorn takes it for mcounteren. */
+EXPORT int timevm_riscv64_read_inhibited(void *env, int number, uint64_t *value)
+{
+    if (!is_ours(env))
+        return original.inhibited.read(env, number, value);
+    *value = 0;
+    return 0;
+}
+
+EXPORT int timevm_riscv64_write_inhibited(void *env, int number, uint64_t value)
+{
+    return is_ours(env) ? 0 : original.inhibited.write(env, number, value);
+}
+
 EXPORT int timevm_riscv64_read_time(void *env, int number, uint64_t *value)
 {
     if (!is_ours(env))
