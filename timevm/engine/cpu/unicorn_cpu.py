@@ -10,11 +10,12 @@ import ctypes
 from abc import abstractmethod
 from collections.abc import Callable
 from ctypes import c_uint32, c_uint64, c_void_p
+from functools import cache
 from typing import Any
 
 import unicorn
 
-from timevm.engine.cpu import native, unicorn_library
+from timevm.engine.cpu import linkage, native, unicorn_library
 from timevm.engine.cpu.base import Collected, MmioHandler, Stop, StopKind
 from timevm.engine.cpu.unicorn_stops import UnicornStops
 from timevm.errors import InternalError
@@ -62,6 +63,12 @@ class UnicornWindow:
             self._output(data)
 
 
+@cache
+def stop_the_clock(library: Any) -> None:
+    """Once in a process, whatever is emulated in it: Unicorn's own looks at the host's time see none pass."""
+    linkage.slot("gettimeofday").value = address_of(library, "timevm_time_of_day")
+
+
 class UnicornCpu(UnicornStops):
     """The common part of a ``Cpu``.
 
@@ -76,6 +83,7 @@ class UnicornCpu(UnicornStops):
 
     def _adopt(self, library: Any, structures: ctypes.Structure, engine: native.Engine, cpu_state: int) -> None:
         """``structures`` hold ``engine``; ``cpu_state`` is the address of Unicorn's CPUState."""
+        stop_the_clock(library)
         self._library = library
         self._structures = structures
         self._address = ctypes.addressof(structures)
