@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.engine.cpu.board import Board as ArmBoard
-from tests.engine.cpu.riscv64_board import Board as RiscvBoard
+from tests.engine.cpu.riscv64_board import RiscvBoard
 from tests.engine.cpu.x86_board import Board as X86Board
 from timevm.engine.cpu import linkage
 
