@@ -44,6 +44,7 @@ from tests.unicorn_facts.scratch import (
     x,
 )
 from timevm.engine.cpu import aarch64_private as private
+from timevm.engine.cpu.private import EXCEPTION_INDEX
 
 HOLE = 0x50_0000
 UNDEFINED, SUPERVISOR_CALL, PREFETCH_ABORT, DATA_ABORT, IRQ, BREAK, HYPERVISOR_CALL, SECURE_CALL = (
@@ -150,9 +151,9 @@ def test_syndrome_and_fault_address_stand_where_the_engine_reads_them() -> None:
 
 def enter(engine: unicorn.Uc, number: int) -> None:
     state = private.find_cpu_state(engine)
-    ctypes.c_int32.from_address(state + private.EXCEPTION_INDEX).value = number
+    ctypes.c_int32.from_address(state + EXCEPTION_INDEX).value = number
     exported("arm_cpu_do_interrupt_aarch64", None, ctypes.c_void_p)(state)
-    ctypes.c_int32.from_address(state + private.EXCEPTION_INDEX).value = -1
+    ctypes.c_int32.from_address(state + EXCEPTION_INDEX).value = -1
 
 
 def test_exception_entry_by_the_library_is_whole() -> None:

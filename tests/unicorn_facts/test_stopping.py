@@ -35,6 +35,7 @@ from tests.unicorn_facts.scratch import (
     x,
 )
 from timevm.engine.cpu import aarch64_private as private
+from timevm.engine.cpu.private import ACCESS_HOST_PC, NEXT_BLOCK_FLAGS
 
 
 def test_the_version_is_the_measured_one() -> None:
@@ -115,7 +116,7 @@ def test_the_next_block_can_be_limited_and_only_the_next() -> None:
     engine = machine([ADD_X0_1] * 6)
     blocks = record_blocks(engine)
     state = private.find_cpu_state(engine)
-    ctypes.c_uint32.from_address(state + private.NEXT_BLOCK_FLAGS).value = 2
+    ctypes.c_uint32.from_address(state + NEXT_BLOCK_FLAGS).value = 2
     run(engine, 6)
     assert blocks[0] == (CODE, 8)
     assert blocks[1][:1] == (CODE + 8,) and blocks[1][1] >= 16
@@ -130,7 +131,7 @@ def test_a_limited_block_does_not_replace_the_unlimited_one() -> None:
     state = private.find_cpu_state(engine)
     for limit in (3, None):
         if limit:
-            ctypes.c_uint32.from_address(state + private.NEXT_BLOCK_FLAGS).value = limit
+            ctypes.c_uint32.from_address(state + NEXT_BLOCK_FLAGS).value = limit
         blocks.clear()
         run(engine, 6)
         assert blocks[0] == (CODE, 4 * (limit or 6))
@@ -174,7 +175,7 @@ def test_the_place_of_a_device_access_can_be_restored() -> None:
 
     def read(uc: unicorn.Uc, offset: int, size: int, user: object) -> int:
         places.append(uc.reg_read(PC))
-        host_pc = ctypes.c_uint64.from_address(state + private.ACCESS_HOST_PC).value
+        host_pc = ctypes.c_uint64.from_address(state + ACCESS_HOST_PC).value
         assert restore(state, host_pc, 1) == 1
         places.append(uc.reg_read(PC))
         return 0

@@ -39,6 +39,7 @@ from tests.unicorn_facts.scratch import (
     x,
 )
 from timevm.engine.cpu import aarch64_private as private
+from timevm.engine.cpu.private import EXCEPTION_INDEX
 
 Key = tuple[int, int, int, int, int]
 
@@ -197,7 +198,7 @@ def test_a_context_holds_no_memory_and_no_reason_to_stop() -> None:
     engine.reg_write(x(0), 5)
     engine.reg_write(x(1), DATA)
     run(engine, 3)
-    index = ctypes.c_int32.from_address(state + private.EXCEPTION_INDEX)
+    index = ctypes.c_int32.from_address(state + EXCEPTION_INDEX)
     engine.context_restore(context)
     assert engine.mem_read(DATA, 1) == b"\x05"
     size = ctypes.c_size_t.from_address(context.context.value).value

@@ -17,6 +17,7 @@ from tests.engine.cpu.x86_assembler import assemble
 from tests.unicorn_facts.scratch import exported
 from timevm.engine.cpu import linkage, unicorn_library
 from timevm.engine.cpu import x86_64_private as private
+from timevm.engine.cpu.private import NEXT_BLOCK_FLAGS
 from timevm.engine.cpu.x86_64_interposed import HELPERS
 
 CODE, DATA, STACK = 0x1_0000, 0x2_0000, 0x3_0000
@@ -58,7 +59,7 @@ def blocks_of(engine: unicorn.Uc) -> list[tuple[int, int]]:
 
 def limit_next_block(engine: unicorn.Uc, instructions: int) -> None:
     state = private.find_cpu_state(engine)
-    ctypes.c_uint32.from_address(state + private.NEXT_BLOCK_FLAGS).value = instructions
+    ctypes.c_uint32.from_address(state + NEXT_BLOCK_FLAGS).value = instructions
 
 
 # ---- what is relied on

@@ -123,12 +123,7 @@ class Aarch64Cpu(UnicornCpu):
         leave_out_block_checks(library)
         self._adopt(library, self.native, self.native.engine, cpu_state)
         self.native.engine.call = self._unicorn_calls("arm_cpu_do_interrupt", "arm_cpu_get_phys_page_attrs_debug")
-        self._place_common(
-            pc=env + private.PC,
-            next_block_flags=cpu_state + private.NEXT_BLOCK_FLAGS,
-            exception_index=cpu_state + private.EXCEPTION_INDEX,
-            access_host_pc=cpu_state + private.ACCESS_HOST_PC,
-        )
+        self._place_common(env + private.PC)
         self._pc = ctypes.c_uint64.from_address(env + private.PC)
 
     def _add_hooks(self) -> None:

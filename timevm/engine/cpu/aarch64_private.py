@@ -8,7 +8,6 @@ does not match is refused: with a wrong offset a guest would be silently wrong.
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 from collections.abc import Callable
 from ctypes import c_int, c_uint64, c_void_p
@@ -19,14 +18,17 @@ from unicorn import arm64_const as arm64
 from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import unicorn_library
-from timevm.errors import InternalError
+from timevm.engine.cpu.private import (
+    ACCESS_HOST_PC,
+    EXCEPTION_INDEX,
+    NEXT_BLOCK_FLAGS,
+    cpu_state_of,
+    exit_request_offset,
+    expect,
+    read_u32,
+    read_u64,
+)
 
-# CPUState (QEMU's include/hw/core/cpu.h as built into Unicorn)
-NEXT_BLOCK_FLAGS = 24  # cflags_next_tb
-ENV_POINTER = 296
-ACCESS_HOST_PC = 0x8178  # mem_io_pc
-EXCEPTION_INDEX = 0x81A0
-UNICORN_POINTER = 0x81A8
 ENV = 0xA350  # CPUARMState inside ARMCPU
 
 # CPUARMState (QEMU's target/arm/cpu.h)
@@ -41,68 +43,19 @@ TARGET_LEVEL = 0xBE0
 #: the cycle counter's base (c15_ccnt): the only place where host time gets in; the guest never sees it
 HOST_CYCLES = 0x810
 
-#: how far into ``uc_struct`` the pointer to the CPU is looked for (bytes)
-SCAN = 0x1000
-
 CODE = 0x10000
 DEVICE = 0x900000
 NOP = 0xD503201F
 
 
-def read_own(address: int, size: int) -> bytes | None:
-    """Memory of this process, without a crash if there is none."""
-    try:
-        with open("/proc/self/mem", "rb", buffering=0) as memory:
-            return os.pread(memory.fileno(), size, address)
-    except (OSError, OverflowError, ValueError):
-        return None
-
-
-def read_u64(address: int) -> int | None:
-    data = read_own(address, 8)
-    return int(struct.unpack("<Q", data)[0]) if data is not None and len(data) == 8 else None
-
-
-def read_u32(address: int) -> int:
-    return int(ctypes.c_uint32.from_address(address).value)
-
-
 def find_cpu_state(engine: unicorn.Uc) -> int:
     """Address of the engine's CPUState.  Raises InternalError if nothing in ``uc_struct`` looks like one."""
-    handle = unicorn_library.handle_of(engine)
-    for offset in range(0, SCAN, 8):
-        candidate = read_u64(handle + offset)
-        if candidate is None:
-            break
-        if candidate % 8 or candidate < 4096:
-            continue
-        if read_u64(candidate + UNICORN_POINTER) == handle and read_u64(candidate + ENV_POINTER) == candidate + ENV:
-            return candidate
-    raise refused("no CPU state in the engine")
+    return cpu_state_of(engine, ENV)
 
 
-def refused(what: str) -> InternalError:
-    return InternalError(
-        f"this build of Unicorn is not the one that timevm was made for ({what}): install unicorn==2.1.4 from PyPI"
-    )
-
-
-@cache
 def no_exit_request_offset() -> int:
-    """Offset in ``uc_struct`` of the flag that leaves out the exit check after each load and store.
-
-    It stands in the exported function that reads it, as the displacement of ``cmp byte [rdx+imm32], 0``.
-    """
-    code = ctypes.string_at(unicorn_library.exported("check_exit_request_aarch64"), 64)
-    at = code.find(b"\x80\xbe")
-    if at < 0 or at > 16:
-        raise refused("check_exit_request has another shape")
-    return int(struct.unpack_from("<I", code, at + 2)[0])
-
-
-def expect(condition: bool, what: str) -> None:
-    if not condition:
-        raise refused(what)
+    """See ``exit_request_offset``."""
+    return exit_request_offset("aarch64")
 
 
 def scratch(words: list[int]) -> tuple[unicorn.Uc, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import c_uint64, c_void_p
+from ctypes import c_uint64
 from typing import Any
 
 import unicorn
@@ -19,16 +19,16 @@ from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import riscv64_private as private
 from timevm.engine.cpu import unicorn_library
-from timevm.engine.cpu.base import MmioHandler, Stop, StopKind, WatchKind
-from timevm.engine.cpu.code_trace import CodeTrace
+from timevm.engine.cpu.base import Stop, StopKind
+from timevm.engine.cpu.counted_cpu import CountedCpu
 from timevm.engine.cpu.native import STOP_FIRMWARE_CALL, STOP_KICK
 from timevm.engine.cpu.native import riscv64 as hooks
 from timevm.engine.cpu.riscv64_interposed import interpose
 from timevm.engine.cpu.riscv64_registers import COUNTERS, REGISTERS
 from timevm.engine.cpu.riscv64_state import LINES, CpuState
 from timevm.engine.cpu.sbi import Arguments, Extension, SbiOutcome
-from timevm.engine.cpu.unicorn_cpu import PAGE, TOP, UnicornCpu, UnicornWindow, address_of, no_output
-from timevm.errors import GuestError, InternalError, UserError
+from timevm.engine.cpu.unicorn_cpu import PAGE, TOP, address_of
+from timevm.errors import GuestError, UserError
 
 #: both are what Unicorn calls a U54; QEMU's rv64 has more extensions, which the device tree must not name
 MODELS = ("rv64", "sifive-u54")
@@ -42,7 +42,7 @@ TIMER_CALLS = (Extension.SET_TIMER, Extension.TIME)
 FETCH_ERRORS = (const.UC_ERR_FETCH_UNMAPPED, const.UC_ERR_FETCH_PROT)
 
 
-class Riscv64Cpu(UnicornCpu):
+class Riscv64Cpu(CountedCpu):
     """See ``Cpu``.  ``time_shift``: virtual ns = (icount << time_shift) + warp.
 
     ``sbi(extension, function, arguments)`` is the supervisor's firmware (``timevm.engine.cpu.sbi``): with it a reset
@@ -52,8 +52,6 @@ class Riscv64Cpu(UnicornCpu):
 
     registers = REGISTERS
     suffix = "riscv64"
-    access_hook = "timevm_riscv64_access"
-    watches_physical = True
     shortest_instruction = 2
 
     def __init__(
@@ -83,9 +81,6 @@ class Riscv64Cpu(UnicornCpu):
         self._unicorn.reg_read(riscv.UC_RISCV_REG_PC)  # Unicorn makes its CPU at the first use, after these settings
         cpu_state = private.find_cpu_state(self._unicorn)
         self._env = cpu_state + private.ENV
-        self._ram_offset = unicorn_library.function("qemu_ram_addr_from_host_riscv64", c_uint64, c_void_p, c_uint64)
-        self._asked: tuple[StopKind, int | None] | None = None
-        self._trace: CodeTrace | None = None
         self._make_native(cpu_state, time_shift, exit_checks)
         if not exit_checks:
             ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
@@ -113,30 +108,24 @@ class Riscv64Cpu(UnicornCpu):
             time_shift=time_shift,
             has_firmware=int(self._sbi is not None),
             block_checks=int(exit_checks),
-            call=hooks.Calls(
-                emu_start=exported("uc_emu_start"),
-                code_page=exported("get_page_addr_code_hostp_riscv64"),
-                watch_writes=exported("tlb_reset_dirty_riscv64"),
-                flush_tlb=exported("tlb_flush_riscv64"),
-            ),
+            emu_start=exported("uc_emu_start"),
+            code_page=exported("get_page_addr_code_hostp_riscv64"),
+            watch_writes=exported("tlb_reset_dirty_riscv64"),
+            flush_tlb=exported("tlb_flush_riscv64"),
         )
         self._adopt(library, self.native, self.native.engine, cpu_state)
+        self._adopt_counted()
         calls = self._unicorn_calls("riscv_cpu_do_interrupt", "riscv_cpu_get_phys_page_debug")
         # Unicorn's would mark pages as accessed
         calls.translate = address_of(library, "timevm_riscv64_translate_page")
         self.native.engine.call = calls
-        self._place_common(
-            pc=env + private.PC,
-            next_block_flags=cpu_state + private.NEXT_BLOCK_FLAGS,
-            exception_index=cpu_state + private.EXCEPTION_INDEX,
-            access_host_pc=cpu_state + private.ACCESS_HOST_PC,
-        )
+        self._place_common(env + private.PC)
         self._pc = c_uint64.from_address(env + private.PC)
         self._pending = c_uint64.from_address(env + private.PENDING)
         self._enabled = c_uint64.from_address(env + private.ENABLED)
 
     def _add_hooks(self) -> None:
-        self.native.block_hook = self._hook(const.UC_HOOK_BLOCK, "timevm_riscv64_block")
+        self.native.block_hook = self._hook(const.UC_HOOK_BLOCK, "timevm_block")
         self._hook(const.UC_HOOK_INTR, "timevm_riscv64_exception")
         self._hook(const.UC_HOOK_INSN_INVALID, "timevm_riscv64_break")
         for kind in (const.UC_HOOK_MEM_READ_UNMAPPED, const.UC_HOOK_MEM_WRITE_UNMAPPED):
@@ -144,41 +133,11 @@ class Riscv64Cpu(UnicornCpu):
 
     # ---- memory
 
-    def map_ram(self, base: int, host_address: int, size: int) -> None:
-        """``base``, ``host_address`` and ``size`` in whole pages."""
-        if self.native.ram_count == hooks.MAX_RAM_RANGES:
-            raise InternalError(f"more than {hooks.MAX_RAM_RANGES} ranges of memory")
-        error = unicorn_library.mem_map_ptr(self._handle, base, size, const.UC_PROT_ALL, host_address)
-        unicorn_library.check(error, f"map memory at {base:#x}")
-        offset = self._ram_offset(self._handle, host_address)
-        self.native.ram[self.native.ram_count] = hooks.RamRange(base, base + size, offset, host_address)
-        self.native.ram_count += 1
-        pages = max((entry.offset + entry.end - entry.base) // PAGE for entry in self.native.ram)
-        self._code_pages = (hooks.CodePage * pages)()
-        self.native.code_pages = ctypes.addressof(self._code_pages)
-        self.native.code_page_count = pages
-
-    def map_mmio(
-        self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output
-    ) -> UnicornWindow:
-        """``output`` gets what is written to the register named by ``UnicornWindow.set_output``."""
-        window = self._new_window(handler, output)
-        self._map_window(base, size, "timevm_riscv64_device", ctypes.addressof(window.twin))
-        return window
-
-    def code_changed(self, base: int, size: int) -> None:
-        self._library.timevm_riscv64_code_changed(self._address, base, size)
-
     def translate(self, address: int) -> int | None:
         page = self._library.timevm_riscv64_page(self._address, address & TOP)
         return None if page == TOP else int(page) | (address & PAGE - 1)
 
     # ---- running
-
-    @property
-    def icount(self) -> int:
-        machine = self.native
-        return int(machine.engine.horizon - machine.engine.budget - machine.in_access)
 
     @property
     def _stop_pc(self) -> int:
@@ -192,15 +151,6 @@ class Riscv64Cpu(UnicornCpu):
         engine = self.native.engine
         engine.horizon, engine.budget = icount, 0
         return int(self._library.timevm_riscv64_run(self._address))
-
-    def ask_stop(self, kind: StopKind, exit_code: int | None = None) -> None:
-        """CPU thread, also in a device access: ``run`` returns with this kind of stop before the next instruction.
-
-        For what devices of the board do: POWER_OFF (``exit_code``: see ``Stop``), RESET.
-        """
-        self._asked = kind, exit_code
-        self.native.engine.stop = STOP_FIRMWARE_CALL
-        self._look_soon()
 
     def _stopped(self, reason: int, error: int) -> Stop | None:
         if error in FETCH_ERRORS:
@@ -216,12 +166,6 @@ class Riscv64Cpu(UnicornCpu):
             return stop
         # WFI: nothing stopped it, it halted by itself
         return self._wait()
-
-    def _asked_stop(self) -> Stop | None:
-        if self._asked is None:
-            return None
-        (kind, exit_code), self._asked = self._asked, None
-        return Stop(kind, self.icount, self._pc.value, exit_code=exit_code)
 
     def _wait(self) -> Stop | None:
         self._waiting = not self._wakes()
@@ -256,14 +200,6 @@ class Riscv64Cpu(UnicornCpu):
         self.native.timer_compare = TOP
         self.native.engine.deadline = 0
         self._drive("stip", bool(self.native.timer_line))
-
-    def limit_blocks(self, instructions: int) -> None:
-        """Let no block run for longer; 0: as long as it was translated.  Changes nothing but speed.
-
-        1 is the reference that fast runs are compared with: the native hooks look before each instruction, as if the
-        run were stopped there, and Unicorn translates each for itself.  About 150 ns an instruction.
-        """
-        self.native.longest_block = instructions
 
     # ---- interrupts and time
 
@@ -314,44 +250,14 @@ class Riscv64Cpu(UnicornCpu):
         self._saved.write(name, value)
         self._place(icount)
 
-    # ---- stops
-
-    def _apply_breakpoints(self, changed: frozenset[int]) -> None:
-        """Costs the translation of a few blocks for each that comes or goes: blocks begin at breakpoints."""
-        ordered = sorted(self._breakpoints)
-        self._breakpoint_table = (c_uint64 * max(1, len(ordered)))(*ordered)
-        self.native.breakpoints = ctypes.addressof(self._breakpoint_table)
-        self.native.breakpoint_count = len(ordered)
-
-    def _apply_watchpoints(self) -> None:
-        """Stores: the TLB knows which pages are watched.  Loads: all of them are looked at, and slow."""
-        super()._apply_watchpoints()
-        if any(watch.kind is not WatchKind.WRITE for watch in self._watchpoints):
-            self._watch_hooks.append(self._hook(const.UC_HOOK_MEM_READ, self.access_hook))
-
-    def _watched_ranges(self) -> list[tuple[int, int]]:
-        return []
-
-    def _forget_fast_paths(self, reads: bool) -> None:
+    def _forget_tlb(self) -> None:
         self._saved.forget_translations()
-        if reads:
-            self.flush_translations()
-
-    def trace_code(self) -> CodeTrace:
-        if self._trace is None:
-            self._trace = CodeTrace()
-            self.native.executed = self._trace.address
-        return self._trace
 
     # ---- state
 
     def _place(self, icount: int) -> None:
-        """The CPU stands between two instructions at ``icount``, whatever it did before."""
-        engine = self.native.engine
-        engine.skip_breakpoint_at = engine.skip_watchpoint_at = -1
-        engine.horizon, engine.budget = icount, 0
-        self.native.in_access = 0
-        engine.deadline = 0
+        super()._place(icount)
+        self.native.engine.deadline = 0
 
     def reset(self, pc: int, arguments: Sequence[int]) -> None:
         icount = self.icount

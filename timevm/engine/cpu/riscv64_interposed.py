@@ -12,10 +12,10 @@ from timevm.engine.cpu.unicorn_cpu import address_of
 
 #: for CPUs that are not ours each calls on what it replaces; in the order of ``hooks.Originals``
 FUNCTIONS = {
+    "tlb_reset_dirty_by_vaddr_riscv64": "timevm_watch_by_address",
+    "tb_invalidate_phys_page_fast_riscv64": "timevm_store_to_watched",
+    "tlb_set_dirty_riscv64": "timevm_stop_watching",
     "translator_loop_riscv64": "timevm_riscv64_translate",
-    "tlb_reset_dirty_by_vaddr_riscv64": "timevm_riscv64_watch_by_address",
-    "tb_invalidate_phys_page_fast_riscv64": "timevm_riscv64_store_to_watched",
-    "tlb_set_dirty_riscv64": "timevm_riscv64_stop_watching",
     "tlb_set_page_riscv64": "timevm_riscv64_fill",
     "cpu_watchpoint_address_matches_riscv64": "timevm_riscv64_is_data_watched",
     "cpu_check_watchpoint_riscv64": "timevm_riscv64_watched_access",

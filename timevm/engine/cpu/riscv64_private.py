@@ -16,14 +16,19 @@ from unicorn import riscv_const as riscv
 from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import linkage, unicorn_library
-from timevm.engine.cpu.aarch64_private import expect, read_u32, read_u64, refused
+from timevm.engine.cpu.private import (
+    ACCESS_HOST_PC,
+    EXCEPTION_INDEX,
+    NEXT_BLOCK_FLAGS,
+    SCAN,
+    cpu_state_of,
+    exit_request_offset,
+    expect,
+    read_u32,
+    read_u64,
+    refused,
+)
 
-# CPUState (QEMU's include/hw/core/cpu.h as built into Unicorn)
-NEXT_BLOCK_FLAGS = 24  # cflags_next_tb
-ENV_POINTER = 296
-ACCESS_HOST_PC = 0x8178  # mem_io_pc
-EXCEPTION_INDEX = 0x81A0
-UNICORN_POINTER = 0x81A8
 ENV = 0x8D10  # CPURISCVState inside RISCVCPU
 
 # CPURISCVState (QEMU's target/riscv/cpu.h)
@@ -43,8 +48,6 @@ MACHINE_VECTOR, MACHINE_PC, MACHINE_CAUSE = 728, 736, 744
 COUNTERS_USER, COUNTERS_SUPERVISOR = 952, 960
 CONTEXT = 1528  # bytes that a context holds
 
-#: how far into ``uc_struct`` fields are looked for (bytes)
-SCAN = 0x1000
 CODE, DATA, DEVICE = 0x10000, 0x20000, 0x900000
 NOP, EBREAK, ECALL = 0x13, 0x0010_0073, 0x73
 MODEL = riscv.UC_CPU_RISCV64_SIFIVE_U54
@@ -53,26 +56,12 @@ USER_CALL = 8
 
 def find_cpu_state(engine: unicorn.Uc) -> int:
     """Address of the engine's CPUState.  Raises InternalError if nothing in ``uc_struct`` looks like one."""
-    handle = unicorn_library.handle_of(engine)
-    for offset in range(0, SCAN, 8):
-        candidate = read_u64(handle + offset)
-        if candidate is None:
-            break
-        if candidate % 8 or candidate < 4096:
-            continue
-        if read_u64(candidate + UNICORN_POINTER) == handle and read_u64(candidate + ENV_POINTER) == candidate + ENV:
-            return candidate
-    raise refused("no CPU state in the engine")
+    return cpu_state_of(engine, ENV)
 
 
-@cache
 def no_exit_request_offset() -> int:
-    """Offset in ``uc_struct`` of the flag that leaves out the exit check after each load and store."""
-    code = ctypes.string_at(unicorn_library.exported("check_exit_request_riscv64"), 64)
-    at = code.find(b"\x80\xbe")
-    if at < 0 or at > 16:
-        raise refused("check_exit_request has another shape")
-    return int(struct.unpack_from("<I", code, at + 2)[0])
+    """See ``exit_request_offset``."""
+    return exit_request_offset("riscv64")
 
 
 @cache

@@ -15,7 +15,7 @@ from typing import Any
 
 import unicorn
 
-from timevm.engine.cpu import linkage, native, unicorn_library
+from timevm.engine.cpu import linkage, native, private, unicorn_library
 from timevm.engine.cpu.base import Collected, MmioHandler, Stop, StopKind
 from timevm.engine.cpu.unicorn_stops import UnicornStops
 from timevm.errors import InternalError
@@ -104,12 +104,12 @@ class UnicornCpu(UnicornStops):
         engine.settle_at = -1
         engine.device_read, engine.device_write, engine.drain_output = self._device_calls
 
-    def _place_common(self, pc: int, next_block_flags: int, exception_index: int, access_host_pc: int) -> None:
+    def _place_common(self, pc: int) -> None:
         """Addresses of the fields of Unicorn's structures that the common hooks use."""
-        engine = self._common
-        engine.pc, engine.next_block_flags = pc, next_block_flags
-        engine.exception_index, engine.access_host_pc = exception_index, access_host_pc
-        self._next_block_flags = c_uint32.from_address(next_block_flags)
+        engine, state = self._common, self._cpu_state
+        engine.pc, engine.next_block_flags = pc, state + private.NEXT_BLOCK_FLAGS
+        engine.exception_index, engine.access_host_pc = state + private.EXCEPTION_INDEX, state + private.ACCESS_HOST_PC
+        self._next_block_flags = c_uint32.from_address(state + private.NEXT_BLOCK_FLAGS)
 
     def _unicorn_calls(self, take_exception: str, translate: str) -> native.UnicornCalls:
         """The functions that the common hooks call; two have another name in each architecture."""

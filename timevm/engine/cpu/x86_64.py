@@ -18,18 +18,18 @@ from unicorn import x86_const as x86
 
 from timevm.engine.cpu import unicorn_library
 from timevm.engine.cpu import x86_64_private as private
-from timevm.engine.cpu.base import MmioHandler, Stop, StopKind, WatchKind
-from timevm.engine.cpu.code_trace import CodeTrace
-from timevm.engine.cpu.native import STOP_FIRMWARE_CALL
+from timevm.engine.cpu.base import MmioHandler, Stop, StopKind
+from timevm.engine.cpu.counted_cpu import CountedCpu
 from timevm.engine.cpu.native import x86_64 as hooks
-from timevm.engine.cpu.unicorn_cpu import PAGE, TOP, UnicornCpu, UnicornWindow, no_output
+from timevm.engine.cpu.private import HALTED
+from timevm.engine.cpu.unicorn_cpu import TOP, UnicornWindow, no_output
 from timevm.engine.cpu.x86_64_interposed import interpose
 from timevm.engine.cpu.x86_64_models import EXTENDED_EDX, LEAF_1_EDX, LOCAL_APIC, MODELS
 from timevm.engine.cpu.x86_64_native import native_cpu
 from timevm.engine.cpu.x86_64_register_access import RegisterAccess
 from timevm.engine.cpu.x86_64_registers import REGISTERS
 from timevm.engine.cpu.x86_64_state import CODE_SEGMENT, RESET_VECTOR, CpuState
-from timevm.errors import GuestError, InternalError, UserError
+from timevm.errors import GuestError, UserError
 
 LINES = {"intr": hooks.LINE_INTR}
 #: physical addresses end here (CPUID leaf 80000008); a page table entry that reaches further is a fault
@@ -39,7 +39,7 @@ TRANSLATION_BUFFER = 128 << 20
 INTERRUPTS_ON = 1 << 9
 
 
-class X86Cpu(UnicornCpu):
+class X86Cpu(CountedCpu):
     """See ``Cpu``.  Addresses of stops and breakpoints are linear: the code segment's base plus ``rip``.
 
     ``time_shift``: virtual ns = (icount << time_shift) + warp, which is also the time-stamp counter (1 GHz).
@@ -48,8 +48,6 @@ class X86Cpu(UnicornCpu):
 
     registers = REGISTERS
     suffix = "x86_64"
-    access_hook = "timevm_x86_access"
-    watches_physical = True
     shortest_instruction = 1
 
     def __init__(
@@ -86,12 +84,9 @@ class X86Cpu(UnicornCpu):
         for number in (LEAF_1_EDX, EXTENDED_EDX):
             if not local_apic:
                 self._feature(number).value &= ~LOCAL_APIC
-        self._ram_offset = unicorn_library.function("qemu_ram_addr_from_host_x86_64", c_uint64, c_void_p, c_uint64)
         self._set_a20 = unicorn_library.function("x86_cpu_set_a20_x86_64", None, c_void_p, ctypes.c_int)
         self._mapped: list[tuple[int, int]] = []
         self._holes_filled = False
-        self._asked: tuple[StopKind, int | None] | None = None
-        self._trace: CodeTrace | None = None
         self._make_native(cpu_state, time_shift)
         if not exit_checks:
             ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
@@ -109,20 +104,16 @@ class X86Cpu(UnicornCpu):
         env = self._env
         self.native = native_cpu(env, time_shift, self._acknowledge_call)
         self._adopt(hooks.load(), self.native, self.native.engine, cpu_state)
+        self._adopt_counted()
         self.native.engine.call = self._unicorn_calls("x86_cpu_do_interrupt", "x86_cpu_get_phys_page_attrs_debug")
-        self._place_common(
-            pc=env + private.EIP,
-            next_block_flags=cpu_state + private.NEXT_BLOCK_FLAGS,
-            exception_index=cpu_state + private.EXCEPTION_INDEX,
-            access_host_pc=cpu_state + private.ACCESS_HOST_PC,
-        )
+        self._place_common(env + private.EIP)
         self._ip = c_uint64.from_address(env + private.EIP)
         self._code_base = c_uint64.from_address(env + private.SEGMENTS + 24 * CODE_SEGMENT + 8)
         self._flags = c_uint32.from_address(env + private.EFLAGS)
-        self._halted = c_uint32.from_address(cpu_state + private.HALTED)
+        self._halted = c_uint32.from_address(cpu_state + HALTED)
 
     def _add_hooks(self) -> None:
-        self.native.block_hook = self._hook(const.UC_HOOK_BLOCK, "timevm_x86_block")
+        self.native.block_hook = self._hook(const.UC_HOOK_BLOCK, "timevm_block")
         self._hook(const.UC_HOOK_INTR, "timevm_x86_exception")
         self._hook(const.UC_HOOK_INSN_INVALID, "timevm_x86_undefined")
         self._hook(const.UC_HOOK_MEM_FETCH_PROT, "timevm_x86_fetch_from_device")
@@ -140,18 +131,8 @@ class X86Cpu(UnicornCpu):
 
     def map_ram(self, base: int, host_address: int, size: int) -> None:
         """``base``, ``host_address`` and ``size`` in whole pages."""
-        if self.native.ram_count == hooks.MAX_RAM_RANGES:
-            raise InternalError(f"more than {hooks.MAX_RAM_RANGES} ranges of memory")
-        error = unicorn_library.mem_map_ptr(self._handle, base, size, const.UC_PROT_ALL, host_address)
-        unicorn_library.check(error, f"map memory at {base:#x}")
-        offset = self._ram_offset(self._handle, host_address)
-        self.native.ram[self.native.ram_count] = hooks.RamRange(base, base + size, offset, host_address)
-        self.native.ram_count += 1
+        super().map_ram(base, host_address, size)
         self._mapped.append((base, base + size))
-        pages = max((entry.offset + entry.end - entry.base) // PAGE for entry in self.native.ram)
-        self._code_pages = (hooks.CodePage * pages)()
-        self.native.code_pages = ctypes.addressof(self._code_pages)
-        self.native.code_page_count = pages
 
     def map_rom(self, base: int, host_address: int, size: int) -> None:
         """Writes of the guest are dropped."""
@@ -163,8 +144,7 @@ class X86Cpu(UnicornCpu):
         self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output
     ) -> UnicornWindow:
         """``output`` gets what is written to the register named by ``UnicornWindow.set_output``."""
-        window = self._new_window(handler, output)
-        self._map_window(base, size, "timevm_x86_device", ctypes.addressof(window.twin))
+        window = super().map_mmio(base, size, handler, output)
         self._mapped.append((base, base + size))
         return window
 
@@ -187,9 +167,6 @@ class X86Cpu(UnicornCpu):
                 self._map_window(at, base - at, "timevm_x86_void", 0)
             at = end
 
-    def code_changed(self, base: int, size: int) -> None:
-        self._library.timevm_x86_code_changed(self._address, base, size)
-
     def set_a20(self, level: bool) -> None:
         """Address line 20; on after power-on."""
         self._set_a20(self._cpu_state, int(level))
@@ -204,11 +181,6 @@ class X86Cpu(UnicornCpu):
     # ---- running
 
     @property
-    def icount(self) -> int:
-        machine = self.native
-        return int(machine.engine.horizon - machine.engine.budget - machine.pending)
-
-    @property
     def _stop_pc(self) -> int:
         return (self._code_base.value + self._ip.value) & TOP
 
@@ -220,39 +192,19 @@ class X86Cpu(UnicornCpu):
             self._fill_holes()
         engine = self.native.engine
         engine.horizon, engine.budget = icount, 0
-        return int(self._library.timevm_x86_run(self._address, self._ip.value))
-
-    def ask_stop(self, kind: StopKind, exit_code: int | None = None) -> None:
-        """CPU thread, also in a device access: ``run`` returns with this kind of stop before the next instruction.
-
-        For what devices of the board do: POWER_OFF (``exit_code``: see ``Stop``), RESET.
-        """
-        self._asked = kind, exit_code
-        self.native.engine.stop = STOP_FIRMWARE_CALL
-        self._look_soon()
+        return int(self._library.timevm_x86_run(self._address))
 
     def _stopped(self, reason: int, error: int) -> Stop | None:
         icount, pc = self.icount, self._stop_pc
         if error != const.UC_ERR_OK:
             raise GuestError(f"the CPU cannot go on at {pc:#x} after {icount} instructions: {unicorn.UcError(error)}")
-        if self._asked is not None:
-            (kind, exit_code), self._asked = self._asked, None
-            return Stop(kind, icount, pc, exit_code=exit_code)
-        stop = self._common_stop(reason)
+        stop = self._asked_stop() or self._common_stop(reason)
         if stop is not None:
             return stop
         if not self._halted.value:
             return Stop(StopKind.RESET, icount, pc, detail="triple fault")
         self._waiting = not self.interrupt_pending()
         return Stop(StopKind.IDLE, icount, pc) if self._waiting else None
-
-    def limit_blocks(self, instructions: int) -> None:
-        """Let no block run for longer; 0: as long as it was translated.  Changes nothing but speed.
-
-        1 is the reference that fast runs are compared with: the native hooks look before each instruction, as if the
-        run were stopped there, and Unicorn translates each for itself.  About 150 ns an instruction.
-        """
-        self.native.longest_block = instructions
 
     # ---- interrupts and time
 
@@ -297,43 +249,10 @@ class X86Cpu(UnicornCpu):
         self._registers.write(name, value)
         self._place(icount)
 
-    # ---- stops
-
-    def _apply_breakpoints(self, changed: frozenset[int]) -> None:
-        """Costs the translation of a few blocks for each that comes or goes: blocks begin at breakpoints."""
-        ordered = sorted(self._breakpoints)
-        self._breakpoint_table = (c_uint64 * max(1, len(ordered)))(*ordered)
-        self.native.breakpoints = ctypes.addressof(self._breakpoint_table)
-        self.native.breakpoint_count = len(ordered)
-
-    def _apply_watchpoints(self) -> None:
-        """Stores: the TLB knows which pages are watched.  Loads: all of them are looked at, and slow."""
-        super()._apply_watchpoints()
-        if any(watch.kind is not WatchKind.WRITE for watch in self._watchpoints):
-            self._watch_hooks.append(self._hook(const.UC_HOOK_MEM_READ, self.access_hook))
-
-    def _watched_ranges(self) -> list[tuple[int, int]]:
-        return []
-
-    def _forget_fast_paths(self, reads: bool) -> None:
+    def _forget_tlb(self) -> None:
         self._saved.forget_translations()
-        if reads:
-            self.flush_translations()
-
-    def trace_code(self) -> CodeTrace:
-        if self._trace is None:
-            self._trace = CodeTrace()
-            self.native.executed = self._trace.address
-        return self._trace
 
     # ---- state
-
-    def _place(self, icount: int) -> None:
-        """The CPU stands between two instructions at ``icount``, whatever it did before."""
-        engine = self.native.engine
-        engine.skip_breakpoint_at = engine.skip_watchpoint_at = -1
-        engine.horizon, engine.budget = icount, 0
-        self.native.pending = 0
 
     def reset(self, pc: int, arguments: Sequence[int]) -> None:
         """At the reset vector: real mode, the state after RESET.  Elsewhere: 32 bits, flat, paging off.

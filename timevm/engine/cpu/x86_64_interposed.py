@@ -13,10 +13,10 @@ from timevm.engine.cpu.unicorn_cpu import address_of
 
 #: for CPUs that are not ours each calls on what it replaces; in the order of ``hooks.Originals``
 FUNCTIONS = {
+    "tlb_reset_dirty_by_vaddr_x86_64": "timevm_watch_by_address",
+    "tb_invalidate_phys_page_fast_x86_64": "timevm_store_to_watched",
+    "tlb_set_dirty_x86_64": "timevm_stop_watching",
     "translator_loop_x86_64": "timevm_x86_translate",
-    "tlb_reset_dirty_by_vaddr_x86_64": "timevm_x86_watch_by_address",
-    "tb_invalidate_phys_page_fast_x86_64": "timevm_x86_store_to_watched",
-    "tlb_set_dirty_x86_64": "timevm_x86_stop_watching",
     "tlb_set_page_with_attrs_x86_64": "timevm_x86_fill",
     "cpu_watchpoint_insert_x86_64": "timevm_x86_new_data_break",
     "cpu_watchpoint_address_matches_x86_64": "timevm_x86_is_data_watched",

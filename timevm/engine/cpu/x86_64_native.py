@@ -44,6 +44,10 @@ def native_cpu(env: int, time_shift: int, acknowledge: Any) -> hooks.X86:
         access_return=env + private.ACCESS_RETURN,
         time_shift=time_shift,
         acknowledge=acknowledge,
+        emu_start=unicorn_library.exported("uc_emu_start"),
+        code_page=unicorn_library.exported("get_page_addr_code_hostp_x86_64"),
+        watch_writes=unicorn_library.exported("tlb_reset_dirty_x86_64"),
+        flush_tlb=unicorn_library.exported("tlb_flush_x86_64"),
         call=_calls(),
     )
     ctypes.memset(ctypes.addressof(cpu.ports), hooks.NO_WINDOW, hooks.PORTS)
@@ -53,14 +57,10 @@ def native_cpu(env: int, time_shift: int, acknowledge: Any) -> hooks.X86:
 def _calls() -> hooks.Calls:
     exported = unicorn_library.exported
     return hooks.Calls(
-        emu_start=exported("uc_emu_start"),
         take_interrupt=exported("do_interrupt_x86_hardirq_x86_64"),
         compute_flags=exported("cpu_cc_compute_all_x86_64"),
         update_hidden_flags=exported("x86_update_hflags_x86_64"),
         raise_exception=exported("raise_exception_err_x86_64"),
-        code_page=exported("get_page_addr_code_hostp_x86_64"),
-        watch_writes=exported("tlb_reset_dirty_x86_64"),
-        flush_tlb=exported("tlb_flush_x86_64"),
         code_byte=exported("cpu_ldub_code_x86_64"),
         check_port=(c_void_p * 3)(*(exported(f"helper_check_io{size}_x86_64") for size in "bwl")),
     )

@@ -16,16 +16,19 @@ from unicorn import unicorn_const as const
 from unicorn import x86_const as x86
 
 from timevm.engine.cpu import linkage, unicorn_library
-from timevm.engine.cpu.aarch64_private import expect, read_u32, read_u64, refused
-from timevm.engine.cpu.native import x86_64 as native
+from timevm.engine.cpu.native import counted as native
+from timevm.engine.cpu.private import (
+    ACCESS_HOST_PC,
+    EXCEPTION_INDEX,
+    HALTED,
+    NEXT_BLOCK_FLAGS,
+    cpu_state_of,
+    exit_request_offset,
+    expect,
+    read_u32,
+    read_u64,
+)
 
-# CPUState (QEMU's include/hw/core/cpu.h as built into Unicorn)
-NEXT_BLOCK_FLAGS = 24  # cflags_next_tb
-ENV_POINTER = 296
-ACCESS_HOST_PC = 0x8178  # mem_io_pc
-HALTED = 0x8198
-EXCEPTION_INDEX = 0x81A0
-UNICORN_POINTER = 0x81A8
 ENV = 0x8A50  # CPUX86State inside X86CPU
 
 # CPUX86State (QEMU's target/i386/cpu.h)
@@ -64,33 +67,17 @@ FEATURES = 0x1600
 
 #: bit of hidden_flags: code of 64 bits
 CODE_64 = 1 << 15
-#: how far into ``uc_struct`` the pointer to the CPU is looked for (bytes)
-SCAN = 0x1000
 CODE, DATA, DEVICE = 0x10000, 0x20000, 0x900000
 
 
 def find_cpu_state(engine: unicorn.Uc) -> int:
     """Address of the engine's CPUState.  Raises InternalError if nothing in ``uc_struct`` looks like one."""
-    handle = unicorn_library.handle_of(engine)
-    for offset in range(0, SCAN, 8):
-        candidate = read_u64(handle + offset)
-        if candidate is None:
-            break
-        if candidate % 8 or candidate < 4096:
-            continue
-        if read_u64(candidate + UNICORN_POINTER) == handle and read_u64(candidate + ENV_POINTER) == candidate + ENV:
-            return candidate
-    raise refused("no CPU state in the engine")
+    return cpu_state_of(engine, ENV)
 
 
-@cache
 def no_exit_request_offset() -> int:
-    """Offset in ``uc_struct`` of the flag that leaves out the exit check after each load and store."""
-    code = ctypes.string_at(unicorn_library.exported("check_exit_request_x86_64"), 64)
-    at = code.find(b"\x80\xbe")
-    if at < 0 or at > 16:
-        raise refused("check_exit_request has another shape")
-    return int(struct.unpack_from("<I", code, at + 2)[0])
+    """See ``exit_request_offset``."""
+    return exit_request_offset("x86_64")
 
 
 def scratch(code: bytes) -> tuple[unicorn.Uc, int]:

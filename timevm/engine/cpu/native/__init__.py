@@ -6,6 +6,7 @@ Fields and their meaning: ``common.h`` and ``aarch64.h``.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import c_int, c_int32, c_int64, c_uint8, c_uint32, c_uint64, c_void_p
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -163,25 +164,34 @@ class Aarch64(ctypes.Structure):
     ]
 
 
-@cache
-def load() -> Any:
-    """The library of the hooks.  Raises InternalError if it is not built or not of this version."""
+def open_library(name: str, layout: str, structures: Sequence[type[ctypes.Structure]]) -> Any:
+    """A library of hooks, whose function ``layout`` gives the sizes of its structures as C has them.
+
+    Raises InternalError if it is not built or not of this version.
+    """
     folder = Path(__file__).parent
-    found = [path for suffix in EXTENSION_SUFFIXES if (path := folder / f"hooks{suffix}").exists()]
+    found = [path for suffix in EXTENSION_SUFFIXES if (path := folder / f"{name}{suffix}").exists()]
     if not found:
         raise InternalError(
-            "the native part of timevm (timevm.engine.cpu.native.hooks) is not built: "
+            f"the native part of timevm (timevm.engine.cpu.native.{name}) is not built: "
             "install the package with pip, or run `make env` in a checkout"
         )
     library = ctypes.CDLL(str(found[0]))
-    sizes = (c_uint64 * 3)()
-    library.timevm_aarch64_layout(sizes)
-    mirrored = [ctypes.sizeof(structure) for structure in (Window, Engine, Aarch64)]
+    sizes = (c_uint64 * len(structures))()
+    getattr(library, layout)(sizes)
+    mirrored = [ctypes.sizeof(structure) for structure in structures]
     if list(sizes) != mirrored:
         raise InternalError(
             f"the native part of timevm is of another version (structures of {list(sizes)} bytes, not {mirrored}): "
             "build it anew with `make env`"
         )
+    return library
+
+
+@cache
+def load() -> Any:
+    """The library of the hooks.  Raises InternalError if it is not built or not of this version."""
+    library = open_library("hooks", "timevm_aarch64_layout", (Window, Engine, Aarch64))
     library.timevm_watched_pages_moved.argtypes = [c_void_p]
     library.timevm_next_timer_ns.restype = c_int64
     library.timevm_next_timer_ns.argtypes = [c_void_p, c_int64]

@@ -7,15 +7,6 @@ enum { VALID = 1, READ = 2, WRITE = 4, EXECUTE = 8 };
 #define PAGE_BITS 12
 #define ENTRY_NUMBER(entry) ((entry) >> 10 & (((uint64_t)1 << 44) - 1))
 
-/* where RAM at a physical address is in this process; NULL: no RAM */
-uint8_t *host_of(const struct riscv64 *cpu, uint64_t physical, uint64_t size)
-{
-    for (uint32_t i = 0; i < cpu->ram_count; i++)
-        if (physical >= cpu->ram[i].base && physical < cpu->ram[i].end && size <= cpu->ram[i].end - physical)
-            return cpu->ram[i].host + (physical - cpu->ram[i].base);
-    return 0;
-}
-
 /* 0: addresses are physical */
 static unsigned levels_of(uint64_t translation)
 {
@@ -43,7 +34,7 @@ EXPORT uint64_t timevm_riscv64_page(const struct riscv64 *cpu, uint64_t address)
         uint64_t rest;
 
         shift -= ENTRY_BITS;
-        host = host_of(cpu, base + ((address >> shift) & ((1 << ENTRY_BITS) - 1)) * sizeof entry, sizeof entry);
+        host = host_of(&cpu->common, base + ((address >> shift) & ((1 << ENTRY_BITS) - 1)) * sizeof entry, sizeof entry);
         if (!host)
             return NOWHERE;
         __builtin_memcpy(&entry, host, sizeof entry);
@@ -62,5 +53,5 @@ EXPORT uint64_t timevm_riscv64_page(const struct riscv64 *cpu, uint64_t address)
 EXPORT uint64_t timevm_riscv64_translate_page(void *cpu_state, uint64_t address, void *attributes)
 {
     (void)attributes;
-    return is_running(cpu_state) ? timevm_riscv64_page(running, address) : NOWHERE;
+    return is_running(cpu_state) ? timevm_riscv64_page(running_cpu(), address) : NOWHERE;
 }

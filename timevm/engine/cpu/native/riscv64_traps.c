@@ -25,37 +25,12 @@ static const uint8_t by_priority[] = {11, 3, 7, 9, 1, 5};
 
 /* ---- where in a block ---- */
 
-/* one number of the table behind translated code: signed, little-endian groups of seven bits */
-static int64_t next_number(const uint8_t **at)
+const unsigned numbers_behind_address = 1; /* where its translation ends */
+
+/* nothing is changed before the access that may stop an instruction */
+void make_restartable(struct counted *cpu, const struct translation_block *block, unsigned place)
 {
-    uint64_t value = 0;
-    unsigned shift = 0;
-    uint8_t byte;
-
-    do {
-        byte = *(*at)++;
-        value |= (uint64_t)(byte & 0x7f) << shift;
-        shift += 7;
-    } while (byte & 0x80);
-    if (shift < 64 && (byte & 0x40))
-        value |= ~(uint64_t)0 << shift;
-    return (int64_t)value;
-}
-
-/* number of the instruction at `address`; block->icount if none begins there.  About 2 ns an instruction. */
-unsigned place_in_block(const struct translation_block *block, uint64_t address)
-{
-    const uint8_t *at = block->code + block->code_size;
-    uint64_t pc = block->pc;
-    unsigned place;
-
-    for (place = 0; place < block->icount; place++) {
-        pc += (uint64_t)next_number(&at); /* the first is relative to block->pc */
-        if (pc == address)
-            break;
-        next_number(&at); /* where its translation ends */
-    }
-    return place;
+    (void)cpu, (void)block, (void)place;
 }
 
 /* ---- what an instruction accesses ---- */
@@ -68,8 +43,8 @@ static uint32_t instruction_at(const struct riscv64 *cpu, uint64_t pc)
 
     for (unsigned half = 0; half < 2; half++) {
         uint64_t at = pc + 2 * half;
-        uint64_t page = cpu->engine.call.translate(cpu->engine.cpu_state, at & PAGE_MASK, attributes);
-        const uint8_t *host = page == NOWHERE ? 0 : host_of(cpu, page | (at & (PAGE - 1)), 2);
+        uint64_t page = cpu->common.engine.call.translate(cpu->common.engine.cpu_state, at & PAGE_MASK, attributes);
+        const uint8_t *host = page == NOWHERE ? 0 : host_of(&cpu->common, page | (at & (PAGE - 1)), 2);
 
         if (!host)
             return 0;
@@ -123,9 +98,9 @@ static uint64_t address_of_access(const struct riscv64 *cpu, uint32_t bits)
 
 static void deliver(struct riscv64 *cpu, uint32_t number)
 {
-    *cpu->engine.exception_index = (int32_t)number;
-    cpu->engine.call.take_exception(cpu->engine.cpu_state);
-    *cpu->engine.exception_index = -1;
+    *cpu->common.engine.exception_index = (int32_t)number;
+    cpu->common.engine.call.take_exception(cpu->common.engine.cpu_state);
+    *cpu->common.engine.exception_index = -1;
 }
 
 /* The instruction at pc raised an exception: it counts once for each attempt, a fetch does not. */
@@ -133,22 +108,22 @@ static void count_exception(struct riscv64 *cpu, uint32_t number)
 {
     unsigned place;
 
-    if (cpu->block && number != FETCH_ACCESS && number != FETCH_PAGE) {
-        place = place_in_block(cpu->block, *cpu->engine.pc);
-        if (place < cpu->block->icount)
-            leave_block_at(cpu, place + 1);
+    if (cpu->common.block && number != FETCH_ACCESS && number != FETCH_PAGE) {
+        place = place_in_block(cpu->common.block, *cpu->common.engine.pc);
+        if (place < cpu->common.block->icount)
+            leave_block_at(&cpu->common, place + 1);
     }
-    cpu->block = 0;
+    cpu->common.block = 0;
 }
 
 /* A kick is seen where blocks begin.  A guest whose trap handler cannot be fetched has none any longer. */
 static void stop_if_nothing_runs(struct riscv64 *cpu)
 {
-    int64_t now = cpu->engine.horizon - cpu->engine.budget;
+    int64_t now = cpu->common.engine.horizon - cpu->common.engine.budget;
 
     if (now == cpu->fetch_failed_at) {
-        cpu->engine.stop = STOP_KICK;
-        cpu->engine.call.emu_stop(cpu->engine.unicorn);
+        cpu->common.engine.stop = STOP_KICK;
+        cpu->common.engine.call.emu_stop(cpu->common.engine.unicorn);
     }
     cpu->fetch_failed_at = now;
 }
@@ -157,19 +132,19 @@ static void stop_if_nothing_runs(struct riscv64 *cpu)
 EXPORT void timevm_riscv64_exception(void *unicorn, uint32_t number, struct riscv64 *cpu)
 {
     (void)unicorn;
-    *cpu->engine.pc -= 4;
+    *cpu->common.engine.pc -= 4;
     count_exception(cpu, number);
     if (number == CALL && *cpu->mode == MODE_SUPERVISOR && cpu->has_firmware) {
-        *cpu->engine.pc += 4;
-        cpu->engine.stop = STOP_FIRMWARE_CALL;
-        cpu->engine.call.emu_stop(cpu->engine.unicorn);
+        *cpu->common.engine.pc += 4;
+        cpu->common.engine.stop = STOP_FIRMWARE_CALL;
+        cpu->common.engine.call.emu_stop(cpu->common.engine.unicorn);
         return;
     }
     if ((number == LOAD_PAGE || number == LOAD_ACCESS || number == LOAD_MISALIGNED) &&
-        is_atomic_store(instruction_at(cpu, *cpu->engine.pc)))
+        is_atomic_store(instruction_at(cpu, *cpu->common.engine.pc)))
         number += AS_STORE;
     deliver(cpu, number);
-    if (number == FETCH_PAGE && __atomic_load_n(&cpu->engine.kick, __ATOMIC_ACQUIRE))
+    if (number == FETCH_PAGE && __atomic_load_n(&cpu->common.engine.kick, __ATOMIC_ACQUIRE))
         stop_if_nothing_runs(cpu);
 }
 
@@ -187,20 +162,20 @@ EXPORT int timevm_riscv64_break(void *unicorn, struct riscv64 *cpu)
 EXPORT int timevm_riscv64_unmapped(void *unicorn, int type, uint64_t address, int size, int64_t value,
                                    struct riscv64 *cpu)
 {
-    uint32_t bits = instruction_at(cpu, *cpu->engine.pc);
+    uint32_t bits = instruction_at(cpu, *cpu->common.engine.pc);
     int is_write = type == 20 /* UC_MEM_WRITE_UNMAPPED */ || is_atomic_store(bits);
 
     (void)unicorn, (void)address, (void)size, (void)value;
     *cpu->bad_address = address_of_access(cpu, bits);
     count_exception(cpu, LOAD_ACCESS);
     deliver(cpu, is_write ? STORE_ACCESS : LOAD_ACCESS);
-    start_block(cpu, 0);
+    start_block(&cpu->common, 0);
 }
 
 /* for Python: an instruction was to be fetched from nowhere; the CPU stands at it */
 EXPORT void timevm_riscv64_fetch_fault(struct riscv64 *cpu)
 {
-    *cpu->bad_address = *cpu->engine.pc;
+    *cpu->bad_address = *cpu->common.engine.pc;
     deliver(cpu, FETCH_ACCESS);
 }
 
@@ -219,7 +194,7 @@ int take_interrupt(struct riscv64 *cpu)
         active &= ~*cpu->delegated;
     for (unsigned i = 0; i < sizeof by_priority; i++)
         if (active >> by_priority[i] & 1) {
-            cpu->block = 0;
+            cpu->common.block = 0;
             deliver(cpu, INTERRUPT | by_priority[i]);
             return 1;
         }
@@ -230,19 +205,19 @@ int take_interrupt(struct riscv64 *cpu)
 
 static uint64_t time_at(const struct riscv64 *cpu, int64_t icount)
 {
-    return (((uint64_t)icount << cpu->time_shift) + (uint64_t)cpu->warp_ns) / NS_PER_TICK;
+    return (((uint64_t)icount << cpu->common.time_shift) + (uint64_t)cpu->common.warp_ns) / NS_PER_TICK;
 }
 
 /* first icount >= now at which stimecmp is reached; NEVER if nobody uses it or it has been reached */
 static int64_t timer_deadline(const struct riscv64 *cpu, int64_t icount)
 {
-    uint64_t ns, unit = (uint64_t)1 << cpu->time_shift;
+    uint64_t ns, unit = (uint64_t)1 << cpu->common.time_shift;
 
     if (!cpu->timer_is_ours || cpu->timer_compare >= (uint64_t)NEVER / NS_PER_TICK ||
         time_at(cpu, icount) >= cpu->timer_compare)
         return NEVER;
-    ns = cpu->timer_compare * NS_PER_TICK - (uint64_t)cpu->warp_ns; /* not reached yet: later than the warp */
-    return (int64_t)((ns + unit - 1) >> cpu->time_shift);
+    ns = cpu->timer_compare * NS_PER_TICK - (uint64_t)cpu->common.warp_ns; /* not reached yet: later than the warp */
+    return (int64_t)((ns + unit - 1) >> cpu->common.time_shift);
 }
 
 /* drive the supervisor's timer interrupt as virtual time at `icount` wants it */
@@ -250,7 +225,7 @@ void evaluate_timer(struct riscv64 *cpu, int64_t icount)
 {
     int level = cpu->timer_is_ours && time_at(cpu, icount) >= cpu->timer_compare;
 
-    cpu->engine.deadline = timer_deadline(cpu, icount);
+    cpu->common.engine.deadline = timer_deadline(cpu, icount);
     if (cpu->timer_is_ours)
         *cpu->pending = (*cpu->pending & ~(uint64_t)SUPERVISOR_TIMER) | (level ? SUPERVISOR_TIMER : 0);
 }
@@ -273,8 +248,8 @@ EXPORT uint32_t timevm_riscv64_update_pending(void *cpu_state, uint32_t mask, ui
 
     if (!is_running(cpu_state))
         return original.update_pending(cpu_state, mask, value);
-    old = (uint32_t)*running->pending;
-    *running->pending = (old & ~mask) | (value & mask);
+    old = (uint32_t)*running_cpu()->pending;
+    *running_cpu()->pending = (old & ~mask) | (value & mask);
     look_soon(&running->engine);
     return old;
 }
@@ -289,7 +264,7 @@ static int is_ours(const void *env)
 /* May the counter be read (priv 3.1.11)?  Unicorn lets everybody. */
 EXPORT int timevm_riscv64_counter_allowed(void *env, int number)
 {
-    struct riscv64 *cpu = running;
+    struct riscv64 *cpu = running_cpu();
     uint64_t bit = (uint64_t)1 << (number & 31);
 
     if (!is_ours(env) || *cpu->mode == MODE_MACHINE)
@@ -302,7 +277,7 @@ EXPORT int timevm_riscv64_counter_allowed(void *env, int number)
 /* icount before the instruction that reads a control register, which is always the last of its block */
 static int64_t icount_before(const struct riscv64 *cpu)
 {
-    return cpu->engine.horizon - cpu->engine.budget - 1;
+    return cpu->common.engine.horizon - cpu->common.engine.budget - 1;
 }
 
 /* cycle, instret, mcycle, minstret: Unicorn's would be the host's time */
@@ -310,7 +285,7 @@ EXPORT int timevm_riscv64_read_counter(void *env, int number, uint64_t *value)
 {
     if (!is_ours(env))
         return original.counter.read(env, number, value);
-    *value = (uint64_t)icount_before(running);
+    *value = (uint64_t)icount_before(running_cpu());
     return 0;
 }
 
@@ -332,7 +307,7 @@ EXPORT int timevm_riscv64_read_time(void *env, int number, uint64_t *value)
 {
     if (!is_ours(env))
         return original.time.read(env, number, value);
-    *value = time_at(running, icount_before(running));
+    *value = time_at(running_cpu(), icount_before(running_cpu()));
     return 0;
 }
 
@@ -340,23 +315,23 @@ EXPORT int timevm_riscv64_read_time(void *env, int number, uint64_t *value)
 EXPORT int timevm_riscv64_timer_compare_allowed(void *env, int number)
 {
     (void)number;
-    if (!is_ours(env) || !running->has_firmware)
+    if (!is_ours(env) || !running_cpu()->has_firmware)
         return -1;
-    return *running->mode == MODE_MACHINE || (*running->counters_supervisor & TIME_COUNTER) ? 0 : -1;
+    return *running_cpu()->mode == MODE_MACHINE || (*running_cpu()->counters_supervisor & TIME_COUNTER) ? 0 : -1;
 }
 
 EXPORT int timevm_riscv64_read_timer_compare(void *env, int number, uint64_t *value)
 {
     (void)env, (void)number;
-    *value = running->timer_compare;
+    *value = running_cpu()->timer_compare;
     return 0;
 }
 
 EXPORT int timevm_riscv64_write_timer_compare(void *env, int number, uint64_t value)
 {
     (void)env, (void)number;
-    running->timer_compare = value;
-    running->timer_is_ours = 1;
+    running_cpu()->timer_compare = value;
+    running_cpu()->timer_is_ours = 1;
     running->engine.deadline = 0; /* have the line looked at before the next instruction */
     look_soon(&running->engine);
     return 0;
@@ -379,7 +354,7 @@ EXPORT int timevm_riscv64_write_translation(void *env, int number, uint64_t valu
     if (!is_ours(env))
         return original.translation.write(env, number, value);
     result = original.translation.write(env, number, value);
-    running->call.flush_tlb(running->engine.cpu_state);
+    running->flush_tlb(running->engine.cpu_state);
     return result;
 }
 

@@ -43,39 +43,7 @@ enum { DEBUG = 1, NMI = 2, UNDEFINED_OPCODE = 6, STACK_FAULT = 12, GENERAL_PROTE
 
 /* ---- where in a block ---- */
 
-/* one number of the table behind translated code: signed, little-endian groups of seven bits */
-static int64_t next_number(const uint8_t **at)
-{
-    uint64_t value = 0;
-    unsigned shift = 0;
-    uint8_t byte;
-
-    do {
-        byte = *(*at)++;
-        value |= (uint64_t)(byte & 0x7f) << shift;
-        shift += 7;
-    } while (byte & 0x80);
-    if (shift < 64 && (byte & 0x40))
-        value |= ~(uint64_t)0 << shift;
-    return (int64_t)value;
-}
-
-/* number of the instruction at linear `address`; block->icount if none begins there.  About 2 ns an instruction. */
-unsigned place_in_block(const struct translation_block *block, uint64_t address)
-{
-    const uint8_t *at = block->code + block->code_size;
-    uint64_t pc = block->pc;
-    unsigned place;
-
-    for (place = 0; place < block->icount; place++) {
-        pc += (uint64_t)next_number(&at); /* the first is relative to block->pc */
-        if (pc == address)
-            break;
-        next_number(&at); /* what Unicorn knew of the flags */
-        next_number(&at); /* where its translation ends */
-    }
-    return place;
-}
+const unsigned numbers_behind_address = 2; /* what Unicorn knew of the flags; where its translation ends */
 
 /* number and address of the last instruction that begins before `address` */
 static unsigned last_before(const struct translation_block *block, uint64_t address, uint64_t *begins)
@@ -120,16 +88,16 @@ void repair_flags(struct x86_64 *cpu, const struct translation_block *block, uns
 
 static uint64_t linear_pc(const struct x86_64 *cpu)
 {
-    return cpu->segments[SEGMENT_CS].base + *cpu->engine.pc;
+    return cpu->segments[SEGMENT_CS].base + *cpu->common.engine.pc;
 }
 
 static void deliver(struct x86_64 *cpu, int number)
 {
-    *cpu->engine.exception_index = number;
+    *cpu->common.engine.exception_index = number;
     cpu->delivering = 1;
-    cpu->engine.call.take_exception(cpu->engine.cpu_state);
+    cpu->common.engine.call.take_exception(cpu->common.engine.cpu_state);
     cpu->delivering = 0;
-    *cpu->engine.exception_index = -1;
+    *cpu->common.engine.exception_index = -1;
 }
 
 /* was the exception raised before an instruction began?  Only a fetch can: of its first byte or across a page. */
@@ -145,13 +113,13 @@ static int is_fetch_fault(const struct x86_64 *cpu, uint32_t number, uint64_t pc
 /* give back what was paid for the rest of the block; the instruction counts once for each attempt */
 static void count_exception(struct x86_64 *cpu, uint32_t number)
 {
-    const struct translation_block *block = cpu->block;
+    const struct translation_block *block = cpu->common.block;
     uint64_t pc = linear_pc(cpu), begins;
     unsigned place;
 
     if (*cpu->is_software_interrupt) { /* INT n, INT3, INTO: Unicorn has moved pc behind it */
         place = last_before(block, block->cs_base + *cpu->after_software_interrupt, &begins);
-        *cpu->engine.pc = begins - block->cs_base;
+        *cpu->common.engine.pc = begins - block->cs_base;
     } else {
         if (is_fetch_fault(cpu, number, pc))
             return;
@@ -160,18 +128,18 @@ static void count_exception(struct x86_64 *cpu, uint32_t number)
             repair_flags(cpu, block, place);
     }
     if (place < block->icount)
-        leave_block_at(cpu, place + 1);
+        leave_block_at(&cpu->common, place + 1);
 }
 
 /* UC_HOOK_INTR */
 EXPORT void timevm_x86_exception(void *unicorn, uint32_t number, struct x86_64 *cpu)
 {
     (void)unicorn;
-    cpu->limit_requested = 0;
+    cpu->common.limit_requested = 0;
     cpu->data_breaks = 0; /* an instruction that faults has not accessed its data */
-    if (cpu->block && !cpu->delivering)
+    if (cpu->common.block && !cpu->delivering)
         count_exception(cpu, number);
-    cpu->block = 0;
+    cpu->common.block = 0;
     deliver(cpu, (int)number);
 }
 
@@ -187,16 +155,16 @@ _Noreturn void take_data_breaks(struct x86_64 *cpu)
 {
     cpu->debug[6] = (cpu->debug[6] & ~(uint64_t)15) | cpu->data_breaks;
     cpu->data_breaks = 0;
-    cpu->block = 0;
-    cpu->call.raise_exception(cpu->env, DEBUG, 0);
+    cpu->common.block = 0;
+    cpu->call.raise_exception(cpu->common.env, DEBUG, 0);
     __builtin_unreachable();
 }
 
 /* The next instruction cannot even be translated: #UD.  Like all faults of a fetch it does not count. */
 _Noreturn void undefined_here(struct x86_64 *cpu)
 {
-    cpu->block = 0;
-    cpu->call.raise_exception(cpu->env, UNDEFINED_OPCODE, 0);
+    cpu->common.block = 0;
+    cpu->call.raise_exception(cpu->common.env, UNDEFINED_OPCODE, 0);
     __builtin_unreachable();
 }
 
@@ -220,7 +188,7 @@ int take_interrupt(struct x86_64 *cpu)
         cpu->nmi = 0;
         *cpu->hidden_flags2 |= HIDDEN2_NMI_MASKED;
         vector = NMI;
-    } else if ((cpu->engine.lines & LINE_INTR) && (*cpu->eflags & FLAG_INTERRUPT) &&
+    } else if ((cpu->common.engine.lines & LINE_INTR) && (*cpu->eflags & FLAG_INTERRUPT) &&
                !(*cpu->hidden_flags & HIDDEN_SHADOW)) {
         vector = cpu->acknowledge();
         if (vector < 0)
@@ -228,10 +196,10 @@ int take_interrupt(struct x86_64 *cpu)
     } else {
         return 0;
     }
-    cpu->block = 0;
+    cpu->common.block = 0;
     cpu->interrupts++;
     cpu->delivering = 1;
-    cpu->call.take_interrupt(cpu->env, (int)vector, 1);
+    cpu->call.take_interrupt(cpu->common.env, (int)vector, 1);
     cpu->delivering = 0;
     return 1;
 }
@@ -243,14 +211,14 @@ void check_port(struct x86_64 *cpu, uint32_t port, int size)
 
     if ((cpu->control[0] & CR0_PROTECTED) &&
         ((*cpu->hidden_flags & HIDDEN_PRIVILEGE) > (flags >> FLAG_PRIVILEGE_SHIFT & 3) || (flags & FLAG_VIRTUAL_8086)))
-        cpu->call.check_port[size == 4 ? 2 : size - 1](cpu->env, port);
+        cpu->call.check_port[size == 4 ? 2 : size - 1](cpu->common.env, port);
 }
 
 /* ---- SYSCALL, SYSENTER ---- */
 
 static uint64_t all_flags(struct x86_64 *cpu)
 {
-    uint32_t condition = cpu->call.compute_flags(cpu->env, (int)*cpu->cc_operation);
+    uint32_t condition = cpu->call.compute_flags(cpu->common.env, (int)*cpu->cc_operation);
 
     return (*cpu->eflags & ~(uint64_t)(FLAGS_CONDITION | FLAG_DIRECTION)) | condition |
            (*cpu->direction < 0 ? FLAG_DIRECTION : 0) | FLAG_FIXED;
@@ -272,7 +240,7 @@ static void load_segment(struct x86_64 *cpu, enum segment_name name, uint32_t se
 /* the instruction behind this one; it is the last of its block */
 static uint64_t next_pc(const struct x86_64 *cpu)
 {
-    const struct translation_block *block = cpu->block;
+    const struct translation_block *block = cpu->common.block;
 
     return block->pc + block->size - block->cs_base;
 }
@@ -280,8 +248,8 @@ static uint64_t next_pc(const struct x86_64 *cpu)
 /* Unicorn will add the instruction's length to pc */
 static void go_to(struct x86_64 *cpu, uint64_t target, uint64_t next)
 {
-    *cpu->engine.pc = target - (next - *cpu->engine.pc);
-    cpu->call.update_hidden_flags(cpu->env);
+    *cpu->common.engine.pc = target - (next - *cpu->common.engine.pc);
+    cpu->call.update_hidden_flags(cpu->common.env);
 }
 
 /* UC_X86_INS_SYSCALL (Intel SDM 2B; AMD APM 3 for legacy mode) */
@@ -292,7 +260,7 @@ EXPORT void timevm_x86_syscall(void *unicorn, struct x86_64 *cpu)
 
     (void)unicorn;
     if (!(*cpu->efer & EFER_SYSCALL))
-        cpu->call.raise_exception(cpu->env, UNDEFINED_OPCODE, 0);
+        cpu->call.raise_exception(cpu->common.env, UNDEFINED_OPCODE, 0);
     if (*cpu->hidden_flags & HIDDEN_LONG_MODE) {
         cpu->regs[1] = next;
         cpu->regs[11] = flags & ~(uint64_t)FLAG_RESUME;
@@ -318,10 +286,15 @@ EXPORT void timevm_x86_sysenter(void *unicorn, struct x86_64 *cpu)
 
     (void)unicorn;
     if (!selector)
-        cpu->call.raise_exception(cpu->env, GENERAL_PROTECTION, 0);
+        cpu->call.raise_exception(cpu->common.env, GENERAL_PROTECTION, 0);
     *cpu->eflags &= ~(uint64_t)(FLAG_VIRTUAL_8086 | FLAG_INTERRUPT | FLAG_RESUME);
     load_segment(cpu, SEGMENT_CS, selector, ATTRIBUTES_CODE | (is_long ? ATTRIBUTE_64 : ATTRIBUTE_32));
     load_segment(cpu, SEGMENT_SS, selector + 8, ATTRIBUTES_DATA);
     cpu->regs[4] = is_long ? *cpu->sysenter_sp : (uint32_t)*cpu->sysenter_sp;
     go_to(cpu, is_long ? *cpu->sysenter_ip : (uint32_t)*cpu->sysenter_ip, next);
+}
+
+void make_restartable(struct counted *cpu, const struct translation_block *block, unsigned place)
+{
+    repair_flags((struct x86_64 *)cpu, block, place);
 }

@@ -13,35 +13,16 @@
 
 #define LONGEST 15 /* bytes of an instruction */
 #define LOOKED_AT 20 /* bytes that kind_of may look at: prefixes, and a few behind them */
-#define PROTECTION_WRITE 2
-
-_Thread_local struct x86_64 *running __attribute__((tls_model("initial-exec")));
 
 struct originals original;
 
 EXPORT void timevm_x86_set_originals(const struct originals *given)
 {
     original = *given;
+    replaced = given->common;
 }
 
 /* ---- blocks ---- */
-
-int has_breakpoint(const struct x86_64 *cpu, uint64_t address)
-{
-    uint32_t low = 0, high = cpu->breakpoint_count;
-
-    while (low < high) {
-        uint32_t middle = (low + high) / 2;
-
-        if (cpu->breakpoints[middle] == address)
-            return 1;
-        if (cpu->breakpoints[middle] < address)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return 0;
-}
 
 static int is_prefix(uint8_t byte, int is_64)
 {
@@ -128,18 +109,18 @@ static unsigned kind_at(struct x86_64 *cpu, const struct translation_block *bloc
     uint64_t place = address & (PAGE - 1);
     uint8_t bytes[LOOKED_AT] = {0};
 
-    if (cpu->code && place + LOOKED_AT <= PAGE && ((address ^ block->pc) & PAGE_MASK) == 0)
-        return kind_of(cpu->code + place, is_64);
+    if (cpu->common.code && place + LOOKED_AT <= PAGE && ((address ^ block->pc) & PAGE_MASK) == 0)
+        return kind_of(cpu->common.code + place, is_64);
     for (unsigned i = 0; i < length && i < LONGEST; i++)
-        bytes[i] = (uint8_t)cpu->call.code_byte(cpu->env, address + i);
+        bytes[i] = (uint8_t)cpu->call.code_byte(cpu->common.env, address + i);
     return kind_of(bytes, is_64);
 }
 
 static uint8_t code_byte(struct x86_64 *cpu, uint64_t address, uint64_t page)
 {
-    if (cpu->code && (address & PAGE_MASK) == page)
-        return cpu->code[address & (PAGE - 1)];
-    return (uint8_t)cpu->call.code_byte(cpu->env, address);
+    if (cpu->common.code && (address & PAGE_MASK) == page)
+        return cpu->common.code[address & (PAGE - 1)];
+    return (uint8_t)cpu->call.code_byte(cpu->common.env, address);
 }
 
 /* Is the block's first instruction BT, BTS, BTR or BTC of a register with a LOCK prefix?  That is undefined, and Unicorn's
@@ -164,23 +145,13 @@ static int is_untranslatable(struct x86_64 *cpu, const struct translation_block 
     return (byte == 0xa3 || byte == 0xab || byte == 0xb3 || byte == 0xbb) && code_byte(cpu, at + 2, page) >= 0xc0;
 }
 
-static void watch_page(struct x86_64 *cpu, uint64_t offset, const void *host)
-{
-    uint64_t number = offset / PAGE;
-
-    if (number >= cpu->code_page_count || cpu->code_pages[number].has_code)
-        return;
-    cpu->code_pages[number].has_code = 1;
-    cpu->call.watch_writes(cpu->engine.cpu_state, (uintptr_t)host & PAGE_MASK, PAGE);
-}
-
 static void translate_instruction(struct translating *translation, void *cpu_state)
 {
-    struct x86_64 *cpu = running;
+    struct x86_64 *cpu = running_cpu();
     uint64_t here = translation->pc_next, next;
     unsigned kind;
 
-    cpu->translate_instruction(translation, cpu_state);
+    cpu->common.translate_instruction(translation, cpu_state);
     next = translation->pc_next;
     kind = kind_at(cpu, translation->block, here, (unsigned)(next - here));
     if (here == translation->pc_first && (kind & CLOBBERS))
@@ -189,22 +160,22 @@ static void translate_instruction(struct translating *translation, void *cpu_sta
         translation->block->cflags |= BLOCK_SHOWS;
     if (((next - 1) ^ translation->pc_first) & PAGE_MASK) {
         void *host = 0;
-        uint64_t offset = cpu->call.code_page(cpu->env, next - 1, &host);
+        uint64_t offset = cpu->common.code_page(cpu->common.env, next - 1, &host);
 
         if (host)
-            watch_page(cpu, offset, host);
+            watch_page(&cpu->common, offset, host);
     }
     if (translation->end != GOES_ON)
         return;
     if (((next + LONGEST - 1) ^ translation->pc_first) & PAGE_MASK || (kind & LAST) ||
-        (kind_at(cpu, translation->block, next, LONGEST) & FIRST) || has_breakpoint(cpu, next))
+        (kind_at(cpu, translation->block, next, LONGEST) & FIRST) || has_breakpoint(&cpu->common, next))
         translation->end = ENDS_HERE;
 }
 
 /* does the block need more at its start than to be counted?  Yes too if its first instruction may be cut by a page. */
 static int is_marked(struct x86_64 *cpu, const struct translation_block *block)
 {
-    return (block->cflags & BLOCK_LIMIT) || has_breakpoint(cpu, block->pc) || !cpu->code ||
+    return (block->cflags & BLOCK_LIMIT) || has_breakpoint(&cpu->common, block->pc) || !cpu->common.code ||
            (block->pc & (PAGE - 1)) + LOOKED_AT > PAGE || (kind_at(cpu, block, block->pc, 0) & (CLOBBERS | SHOWS));
 }
 
@@ -212,83 +183,35 @@ static int is_marked(struct x86_64 *cpu, const struct translation_block *block)
 EXPORT void timevm_x86_translate(const struct translator_calls *calls, struct translating *translation, void *cpu_state,
                                  struct translation_block *block, int limit)
 {
-    struct x86_64 *cpu = running;
-    void *host = 0;
-    uint64_t offset;
+    struct x86_64 *cpu = running_cpu();
 
     if (!is_running(cpu_state)) {
         original.translate(calls, translation, cpu_state, block, limit);
         return;
     }
-    cpu->translator = *calls;
-    cpu->translate_instruction = calls->instruction;
-    cpu->translator.instruction = translate_instruction;
-    offset = cpu->call.code_page(cpu->env, block->pc, &host);
-    cpu->code = host ? (const uint8_t *)((uintptr_t)host & PAGE_MASK) : 0;
-    if (host)
-        watch_page(cpu, offset, host);
+    begin_translation(&cpu->common, calls, block, translate_instruction);
     if (is_untranslatable(cpu, block))
         undefined_here(cpu);
-    cpu->block_hook->user = block;
-    cpu->block_hook->callback = is_marked(cpu, block) ? (void *)timevm_x86_marked_block
-                                                                   : (void *)timevm_x86_block;
-    original.translate(&cpu->translator, translation, cpu_state, block, limit);
+    cpu->common.block_hook->user = block;
+    cpu->common.block_hook->callback = is_marked(cpu, block) ? (void *)timevm_x86_marked_block
+                                                                   : (void *)timevm_block;
+    original.translate(&cpu->common.translator, translation, cpu_state, block, limit);
 }
 
 /* ---- stores ---- */
-
-/* RAM offset of a physical address; -1: no RAM */
-static uint64_t ram_offset(const struct x86_64 *cpu, uint64_t physical)
-{
-    for (uint32_t i = 0; i < cpu->ram_count; i++)
-        if (physical >= cpu->ram[i].base && physical < cpu->ram[i].end)
-            return physical - cpu->ram[i].base + cpu->ram[i].offset;
-    return ~(uint64_t)0;
-}
 
 /* in the place of tlb_set_page_with_attrs: a new entry for a page without code is fast at once */
 EXPORT void timevm_x86_fill(void *cpu_state, uint64_t address, uint64_t physical, uint32_t attributes, int protection,
                             int mode, uint64_t size)
 {
-    uint64_t number;
-
     original.fill(cpu_state, address, physical, attributes, protection, mode, size);
-    if (!(protection & PROTECTION_WRITE) || !is_running(cpu_state))
-        return;
-    number = ram_offset(running, physical) / PAGE;
-    if (number < running->code_page_count && !running->code_pages[number].has_code)
-        original.stop_watching(cpu_state, address);
-}
-
-/* in the place of tlb_reset_dirty_by_vaddr: watch_page has done it, for all mappings */
-EXPORT void timevm_x86_watch_by_address(void *cpu_state, uint64_t address, uint64_t length)
-{
-    if (!is_running(cpu_state))
-        original.watch_by_address(cpu_state, address, length);
-}
-
-/* The instruction that translated code at `host_pc` belongs to is to run alone: leave its block before it, if it has
-   more than that one.  Returns if it runs alone already. */
-void run_alone(struct x86_64 *cpu, uintptr_t host_pc)
-{
-    struct translation_block *block = cpu->block;
-    unsigned place;
-
-    if (!block || !host_pc || (block->cflags & BLOCK_LIMIT) == 1 ||
-        !cpu->engine.call.restore_state(cpu->engine.cpu_state, host_pc, 1))
-        return;
-    place = place_in_block(block, block->cs_base + *cpu->engine.pc);
-    if (place == block->icount)
-        return;
-    repair_flags(cpu, block, place);
-    leave_block_at(cpu, place);
-    start_block(cpu, 1);
+    entry_filled(cpu_state, address, physical, protection);
 }
 
 /* A store into the block that runs: leave it before that instruction, which is then done alone, and changes the code only
    when all of its bytes are written.  Unicorn would do so too, but after the first bytes of a store that is not aligned
    and begins before the block: what reads its operand before writing it would do so twice. */
-static void leave_own_block(struct x86_64 *cpu, uint64_t offset, int size, uintptr_t host_pc)
+void leave_own_block(struct counted *cpu, uint64_t offset, int size, uintptr_t host_pc)
 {
     const struct translation_block *block = cpu->block;
     uint64_t begin;
@@ -298,56 +221,4 @@ static void leave_own_block(struct x86_64 *cpu, uint64_t offset, int size, uintp
     begin = block->page[0] + (block->pc & (PAGE - 1));
     if (offset + (uint64_t)size + LONGEST >= begin && offset < begin + block->size)
         run_alone(cpu, host_pc);
-}
-
-/* in the place of tb_invalidate_phys_page_fast: a store to a page whose stores are looked at */
-EXPORT void timevm_x86_store_to_watched(void *unicorn, void *pages, uint64_t offset, int size, uintptr_t host_pc)
-{
-    struct x86_64 *cpu = running;
-    struct code_page *page;
-
-    if (!cpu || cpu->engine.unicorn != unicorn || offset / PAGE >= cpu->code_page_count) {
-        original.store_to_watched(unicorn, pages, offset, size, host_pc);
-        return;
-    }
-    page = &cpu->code_pages[offset / PAGE];
-    cpu->store_meets_code = page->has_code;
-    if (!page->has_code)
-        return;
-    leave_own_block(cpu, offset, size, host_pc);
-    page->writes++;
-    original.store_to_watched(unicorn, pages, offset, size, host_pc);
-    if (page->writes >= 256u << 2 * page->patience) {
-        page->writes = 0;
-        if (page->patience < 8)
-            page->patience++;
-        cpu->engine.call.invalidate_range(unicorn, offset & PAGE_MASK, (offset & PAGE_MASK) + PAGE);
-        page->has_code = 0;
-        cpu->store_meets_code = 0;
-        cpu->tlb_stale = 1; /* entries that are also executable are made fast when they are filled again */
-        look_soon(&cpu->engine);
-    }
-}
-
-/* in the place of tlb_set_dirty: Unicorn wants the entry to be fast from now on */
-EXPORT void timevm_x86_stop_watching(void *cpu_state, uint64_t address)
-{
-    if (!is_running(cpu_state) || !running->store_meets_code)
-        original.stop_watching(cpu_state, address);
-}
-
-/* for Python: RAM was written by someone else than the CPU */
-EXPORT void timevm_x86_code_changed(struct x86_64 *cpu, uint64_t base, uint64_t size)
-{
-    uint64_t end = base + size;
-
-    while (base < end) {
-        uint64_t next = (base & PAGE_MASK) + PAGE, offset = ram_offset(cpu, base);
-
-        if (next > end)
-            next = end;
-        if (offset / PAGE < cpu->code_page_count && cpu->code_pages[offset / PAGE].has_code)
-            cpu->engine.call.invalidate_range(cpu->engine.unicorn, offset, offset + (next - base));
-        base = next;
-    }
 }

@@ -132,18 +132,18 @@ static void write_mask(struct x86_64 *cpu, uint32_t found, uint32_t control)
     if (control & CONTROL_FROM_TOP)
         for (unsigned i = 0; i < XMM_BYTES; i++)
             mask[i] = found >> (control & CONTROL_WORDS ? i / 2 : i) & 1 ? 0xff : 0;
-    memcpy((uint8_t *)cpu->env + unicorns.xmm0, mask, XMM_BYTES);
+    memcpy((uint8_t *)cpu->common.env + unicorns.xmm0, mask, XMM_BYTES);
 }
 
 /* `number`: the helper's in `unicorns`, whose bits say: lengths are told, the result is a mask */
 static void compare(unsigned number, void *env, void *target, void *source, uint32_t control)
 {
-    struct x86_64 *cpu = running;
+    struct x86_64 *cpu = running_cpu();
     unsigned count = control & CONTROL_WORDS ? 8 : 16;
     struct string part, string;
     uint32_t found;
 
-    if (!cpu || cpu->env != env || (control & CONTROL_AGGREGATION) != AGGREGATION_ORDERED) {
+    if (!cpu || cpu->common.env != env || (control & CONTROL_AGGREGATION) != AGGREGATION_ORDERED) {
         unicorns.compare[number](env, target, source, control);
         return;
     }

@@ -5,10 +5,7 @@
    each access that is empty.  Ours are in its place.  Only accesses to such pages are slow, whoever maps them. */
 #include "x86_64.h"
 
-
-enum { ACCESS_READ = 1, ACCESS_WRITE = 2 }; /* QEMU's BP_MEM_*, and bits of struct watch's kind */
 enum { BREAK_ON_WRITE = 1, BREAK_ON_ACCESS = 3 };
-#define WIDEST 16 /* bytes of an access */
 
 /* the debug registers that watch any of `length` bytes at `address` for an access of this kind, one bit each */
 static uint32_t data_breaks_at(const struct x86_64 *cpu, uint64_t address, uint64_t length, int kind)
@@ -28,37 +25,12 @@ static uint32_t data_breaks_at(const struct x86_64 *cpu, uint64_t address, uint6
     return found;
 }
 
-/* the first watchpoint that a store touches, and where in its kind of addresses the store begins; NULL: none */
-static const struct watch *watch_at(const struct engine *engine, uint64_t address, uint64_t length, uint64_t *begin)
-{
-    uint64_t attributes[4] = {0}, physical = 0;
-    int looked_up = 0;
-
-    for (uint32_t i = 0; i < engine->watch_count; i++) {
-        const struct watch *watch = &engine->watches[i];
-
-        *begin = address;
-        if (watch->kind & WATCH_PHYSICAL) {
-            if (!looked_up)
-                physical = engine->call.translate(engine->cpu_state, address & PAGE_MASK, attributes);
-            looked_up = 1;
-            if (physical == ~(uint64_t)0)
-                continue;
-            *begin = physical | (address & (PAGE - 1));
-        }
-        if ((watch->kind & ACCESS_WRITE) && *begin < watch->address + watch->length &&
-            watch->address < *begin + length)
-            return watch;
-    }
-    return 0;
-}
-
 /* in the place of cpu_watchpoint_insert: a debug register has been set; pages that it watches are to be slow */
 EXPORT int timevm_x86_new_data_break(void *cpu_state, uint64_t address, uint64_t length, int kind, void **record)
 {
     if (!is_running(cpu_state))
         return original.new_data_break(cpu_state, address, length, kind, record);
-    running->call.flush_tlb(cpu_state);
+    running->flush_tlb(cpu_state);
     return 0;
 }
 
@@ -69,8 +41,8 @@ EXPORT int timevm_x86_is_data_watched(void *cpu_state, uint64_t address, uint64_
 
     if (!is_running(cpu_state))
         return original.is_data_watched(cpu_state, address, length);
-    return (data_breaks_at(running, address, length, ACCESS_READ) ? ACCESS_READ : 0) |
-           (data_breaks_at(running, address, length, ACCESS_WRITE) || watch_at(&running->engine, address, length, &begin)
+    return (data_breaks_at(running_cpu(), address, length, ACCESS_READ) ? ACCESS_READ : 0) |
+           (data_breaks_at(running_cpu(), address, length, ACCESS_WRITE) || watch_at(&running->engine, address, length, &begin)
                 ? ACCESS_WRITE
                 : 0);
 }
@@ -81,22 +53,22 @@ EXPORT int timevm_x86_is_data_watched(void *cpu_state, uint64_t address, uint64_
 static void note_store(struct x86_64 *cpu, uint64_t address, uint64_t size, uintptr_t host_pc)
 {
     uint64_t attributes[4] = {0}, physical;
-    int64_t paid = cpu->engine.horizon - cpu->engine.budget;
+    int64_t paid = cpu->common.engine.horizon - cpu->common.engine.budget;
 
     if (cpu->stored_in != paid)
         cpu->stored_count = 0;
     cpu->stored_in = paid;
     if (cpu->stored_count == MAX_STORED || size > 8 || (address & (PAGE - 1)) + size > PAGE)
         return;
-    physical = cpu->engine.call.translate(cpu->engine.cpu_state, address & PAGE_MASK, attributes);
+    physical = cpu->common.engine.call.translate(cpu->common.engine.cpu_state, address & PAGE_MASK, attributes);
     if (physical == ~(uint64_t)0)
         return;
     physical |= address & (PAGE - 1);
-    for (uint32_t i = 0; i < cpu->ram_count; i++)
-        if (physical >= cpu->ram[i].base && physical < cpu->ram[i].end) {
+    for (uint32_t i = 0; i < cpu->common.ram_count; i++)
+        if (physical >= cpu->common.ram[i].base && physical < cpu->common.ram[i].end) {
             struct noted_store *store = &cpu->stored[cpu->stored_count++];
 
-            *store = (struct noted_store){cpu->ram[i].host + (physical - cpu->ram[i].base), 0, size, host_pc};
+            *store = (struct noted_store){cpu->common.ram[i].host + (physical - cpu->common.ram[i].base), 0, size, host_pc};
             __builtin_memcpy(&store->before, store->host, size);
         }
 }
@@ -104,7 +76,7 @@ static void note_store(struct x86_64 *cpu, uint64_t address, uint64_t size, uint
 /* The instruction at `pc` is not to happen yet: take back what it has stored. */
 static void take_back_stores(struct x86_64 *cpu, uint64_t pc)
 {
-    struct engine *engine = &cpu->engine;
+    struct engine *engine = &cpu->common.engine;
 
     if (cpu->stored_in != engine->horizon - engine->budget)
         return;
@@ -112,7 +84,7 @@ static void take_back_stores(struct x86_64 *cpu, uint64_t pc)
         const struct noted_store *store = &cpu->stored[--cpu->stored_count];
 
         if (engine->call.restore_state(engine->cpu_state, store->host_pc, 1) &&
-            cpu->block->cs_base + *engine->pc == pc)
+            cpu->common.block->cs_base + *engine->pc == pc)
             __builtin_memcpy(store->host, &store->before, store->size);
     }
 }
@@ -120,8 +92,8 @@ static void take_back_stores(struct x86_64 *cpu, uint64_t pc)
 /* a store is about to happen: is a watchpoint met? */
 static void look_at_watches(struct x86_64 *cpu, uint64_t address, uint64_t length, uintptr_t host_pc)
 {
-    struct engine *engine = &cpu->engine;
-    const struct translation_block *block = cpu->block;
+    struct engine *engine = &cpu->common.engine;
+    const struct translation_block *block = cpu->common.block;
     uint64_t pc, begin, near;
     const struct watch *watch = watch_at(engine, address, length, &begin);
     unsigned place;
@@ -157,28 +129,21 @@ static void look_at_watches(struct x86_64 *cpu, uint64_t address, uint64_t lengt
 EXPORT void timevm_x86_watched_access(void *cpu_state, uint64_t address, uint64_t length, uint32_t attributes, int kind,
                                       uintptr_t host_pc)
 {
-    struct x86_64 *cpu = running;
+    struct x86_64 *cpu = running_cpu();
     uint32_t found;
 
     if (!is_running(cpu_state)) {
         original.watched_access(cpu_state, address, length, attributes, kind, host_pc);
         return;
     }
-    if (length > WIDEST && (int64_t)length < 0) {
-        cpu->unaligned_store = address;
+    if (is_announcement(&cpu->common, &address, &length))
         return;
-    }
-    if (cpu->unaligned_store && address == (cpu->unaligned_store & PAGE_MASK)) {
-        length = address + length - cpu->unaligned_store;
-        address = cpu->unaligned_store;
-    }
-    cpu->unaligned_store = 0;
-    if (kind == ACCESS_WRITE && cpu->engine.watch_count)
+    if (kind == ACCESS_WRITE && cpu->common.engine.watch_count)
         look_at_watches(cpu, address, length, host_pc);
     found = data_breaks_at(cpu, address, length, kind);
     if (!found)
         return;
-    run_alone(cpu, host_pc);
+    run_alone(&cpu->common, host_pc);
     cpu->data_breaks |= found;
-    look_soon(&cpu->engine);
+    look_soon(&cpu->common.engine);
 }

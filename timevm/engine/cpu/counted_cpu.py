@@ -1,0 +1,136 @@
+"""What x86-64 and RISC-V share beyond ``unicorn_cpu``: the Python side of ``native/counted.h``.
+
+Blocks are counted by what Unicorn's translator says of them, and begin at breakpoints; translated code follows the
+guest's stores; the TLB knows which pages are watched.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from abc import abstractmethod
+from collections.abc import Callable
+from ctypes import c_uint64, c_void_p
+from typing import Any
+
+from unicorn import unicorn_const as const
+
+from timevm.engine.cpu import unicorn_library
+from timevm.engine.cpu.base import MmioHandler, Stop, StopKind, WatchKind
+from timevm.engine.cpu.code_trace import CodeTrace
+from timevm.engine.cpu.native import STOP_FIRMWARE_CALL, counted
+from timevm.engine.cpu.unicorn_cpu import PAGE, UnicornCpu, UnicornWindow, no_output
+from timevm.errors import InternalError
+
+
+class CountedCpu(UnicornCpu):
+    """See ``UnicornCpu``; the native structures begin with ``counted.Counted``."""
+
+    access_hook = "timevm_access"
+    watches_physical = True
+
+    #: the native structures, of which those of ``Counted`` are used here
+    native: Any
+
+    def _adopt_counted(self) -> None:
+        """After ``_adopt``."""
+        name = f"qemu_ram_addr_from_host_{self.suffix}"
+        self._ram_offset = unicorn_library.function(name, c_uint64, c_void_p, c_uint64)
+        self._asked: tuple[StopKind, int | None] | None = None
+        self._trace: CodeTrace | None = None
+
+    @abstractmethod
+    def _forget_tlb(self) -> None:
+        """Translations of addresses that Unicorn keeps."""
+
+    # ---- memory
+
+    def map_ram(self, base: int, host_address: int, size: int) -> None:
+        """``base``, ``host_address`` and ``size`` in whole pages."""
+        if self.native.ram_count == counted.MAX_RAM_RANGES:
+            raise InternalError(f"more than {counted.MAX_RAM_RANGES} ranges of memory")
+        error = unicorn_library.mem_map_ptr(self._handle, base, size, const.UC_PROT_ALL, host_address)
+        unicorn_library.check(error, f"map memory at {base:#x}")
+        offset = self._ram_offset(self._handle, host_address)
+        self.native.ram[self.native.ram_count] = counted.RamRange(base, base + size, offset, host_address)
+        self.native.ram_count += 1
+        pages = max((entry.offset + entry.end - entry.base) // PAGE for entry in self.native.ram)
+        self._code_pages = (counted.CodePage * pages)()
+        self.native.code_pages = ctypes.addressof(self._code_pages)
+        self.native.code_page_count = pages
+
+    def map_mmio(
+        self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output
+    ) -> UnicornWindow:
+        """``output`` gets what is written to the register named by ``UnicornWindow.set_output``."""
+        window = self._new_window(handler, output)
+        self._map_window(base, size, "timevm_device", ctypes.addressof(window.twin))
+        return window
+
+    def code_changed(self, base: int, size: int) -> None:
+        self._library.timevm_code_changed(self._address, base, size)
+
+    # ---- running
+
+    @property
+    def icount(self) -> int:
+        machine = self.native
+        return int(machine.engine.horizon - machine.engine.budget - machine.in_access)
+
+    def ask_stop(self, kind: StopKind, exit_code: int | None = None) -> None:
+        """CPU thread, also in a device access: ``run`` returns with this kind of stop before the next instruction.
+
+        For what devices of the board do: POWER_OFF (``exit_code``: see ``Stop``), RESET.
+        """
+        self._asked = kind, exit_code
+        self.native.engine.stop = STOP_FIRMWARE_CALL
+        self._look_soon()
+
+    def _asked_stop(self) -> Stop | None:
+        if self._asked is None:
+            return None
+        (kind, exit_code), self._asked = self._asked, None
+        return Stop(kind, self.icount, self._stop_pc, exit_code=exit_code)
+
+    def limit_blocks(self, instructions: int) -> None:
+        """Let no block run for longer; 0: as long as it was translated.  Changes nothing but speed.
+
+        1 is the reference that fast runs are compared with: the native hooks look before each instruction, as if the
+        run were stopped there, and Unicorn translates each for itself.  About 150 ns an instruction.
+        """
+        self.native.longest_block = instructions
+
+    def _place(self, icount: int) -> None:
+        """The CPU stands between two instructions at ``icount``, whatever it did before."""
+        engine = self.native.engine
+        engine.skip_breakpoint_at = engine.skip_watchpoint_at = -1
+        engine.horizon, engine.budget = icount, 0
+        self.native.in_access = 0
+
+    # ---- stops
+
+    def _apply_breakpoints(self, changed: frozenset[int]) -> None:
+        """Costs the translation of a few blocks for each that comes or goes: blocks begin at breakpoints."""
+        ordered = sorted(self._breakpoints)
+        self._breakpoint_table = (c_uint64 * max(1, len(ordered)))(*ordered)
+        self.native.breakpoints = ctypes.addressof(self._breakpoint_table)
+        self.native.breakpoint_count = len(ordered)
+
+    def _apply_watchpoints(self) -> None:
+        """Stores: the TLB knows which pages are watched.  Loads: all of them are looked at, and slow."""
+        super()._apply_watchpoints()
+        if any(watch.kind is not WatchKind.WRITE for watch in self._watchpoints):
+            self._watch_hooks.append(self._hook(const.UC_HOOK_MEM_READ, self.access_hook))
+
+    def _watched_ranges(self) -> list[tuple[int, int]]:
+        return []
+
+    def _forget_fast_paths(self, reads: bool) -> None:
+        self._forget_tlb()
+        if reads:
+            self.flush_translations()
+
+    def trace_code(self) -> CodeTrace:
+        if self._trace is None:
+            self._trace = CodeTrace()
+            self.native.executed = self._trace.address
+        return self._trace
