@@ -54,7 +54,7 @@ X86_64 = Flavour(
     "x86_64", "amd64", "linux-image-amd64", (*VIRTIO, "8139cp", "ata_piix", "sd_mod", "crc32c_generic", "ext4")
 )
 #: the first release with the architecture is Debian 13
-RISCV64 = Flavour("riscv64", "riscv64", "linux-image-riscv64", (*VIRTIO, "ext4"), release="trixie")
+RISCV64 = Flavour("riscv64", "riscv64", "linux-image-riscv64", (*VIRTIO, "crc32c_generic", "ext4"), release="trixie")
 
 
 @dataclass(frozen=True, slots=True)

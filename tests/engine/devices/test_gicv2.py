@@ -80,6 +80,13 @@ GIC_OFFSETS = [
 GIC_STEPS = steps(GIC_OFFSETS, st.one_of(st.integers(0, 1023), st.integers(0, 0xFFFFFFFF), st.just(0x1F)))
 
 
+def test_a_narrow_acknowledge_is_cut_and_a_wide_one_reads_on() -> None:
+    interface = GicRig().device.cpu_interface
+    assert interface.read(gicc.IAR, 4) == 1023
+    assert interface.read(gicc.IAR, 1) == 0xFF and interface.read(gicc.IAR, 2) == 1023
+    assert interface.read(gicc.IAR & ~7, 8) >> 32 == 1023 and interface.read(gicc.IAR, 8) & 0xFFFF_FFFF == 1023
+
+
 @given(GIC_STEPS, GIC_STEPS)
 def test_conformance(before: list[Step], after: list[Step]) -> None:
     check_state_round_trip(GicRig, before, after)

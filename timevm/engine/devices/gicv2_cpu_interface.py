@@ -122,8 +122,8 @@ class CpuInterface:
     # registers
 
     def read(self, offset: int, size: int) -> int:
-        if offset == IAR:
-            return self._acknowledge(aliased=False)
+        if offset == IAR and size <= 4:
+            return self._acknowledge(aliased=False) & (1 << 8 * size) - 1
         if size == 4 and not offset & 3:
             return self._read_word(offset)
         if size == 8:
