@@ -69,6 +69,26 @@ async def test_nobody_waits_while_the_guest_stands() -> None:
     assert clock.now == 0
 
 
+async def test_work_while_the_guest_stands_is_forgotten_when_it_goes_on() -> None:
+    clock, runs = _Clock(), False
+    turns = Turns(lambda: runs, clock.read, clock.sleep)
+    for _ in range(10):
+        with turns.work():
+            _work(0.02)
+    runs = True
+    await turns.wait()
+    assert clock.now == 0
+
+
+async def test_a_long_command_is_not_held_against_its_client_for_long() -> None:
+    clock = _Clock()
+    turns = _turns(clock)
+    with turns.work():
+        _work(0.5)
+    await turns.wait()
+    assert 0 < clock.now < 0.5
+
+
 async def test_who_waits_longest_is_next() -> None:
     turns = _turns(_Clock())
     order: list[int] = []

@@ -25,8 +25,9 @@ BURST = 0.02
 _TURN, _COMMAND = 0.0001, 0.0003
 #: seconds after which a waiting client looks again whether the guest still runs
 _LOOK_AGAIN = 0.05
-#: seconds of debt that are not worth a wait
-_LEAST = 1e-6
+#: seconds of debt that are not worth a wait, and the most that are remembered: one long command is not held against
+#: its client for minutes
+_LEAST, _MOST = 1e-6, 0.1
 
 
 class Turns:
@@ -69,7 +70,7 @@ class Turns:
         try:
             yield
         finally:
-            self._credit -= time.thread_time() - begin + _TURN
+            self._pay(time.thread_time() - begin + _TURN)
 
     async def command(self, command: Coroutine[Any, Any, Result]) -> Result:
         """The command's result; what it takes of the event loop is paid for."""
@@ -77,7 +78,12 @@ class Turns:
         try:
             return await metered
         finally:
-            self._credit -= metered.seconds + _COMMAND
+            self._pay(metered.seconds + _COMMAND)
+
+    def _pay(self, seconds: float) -> None:
+        """What is done while the guest stands costs it nothing."""
+        if self._guest_runs():
+            self._credit = max(self._credit - seconds, -_MOST)
 
     def _seconds_to_wait(self) -> float:
         now = self._clock()
