@@ -104,6 +104,7 @@ class ToyTimeline:
             self.searching.set()
             if journey.cancelled():
                 return RunResult(RunEnd.KICKED, start)
+            journey.progress(start // 4, start)
             time.sleep(0.001)
         for icount in range(start - 1, -1, -1):
             self.guest.jump(icount)

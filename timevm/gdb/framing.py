@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ESCAPE, RUN, START, END = b"}", b"*", b"$", b"#"
+#: begins a packet that is no answer; gdb passes over those that it does not know
+NOTIFICATION = b"%"
 INTERRUPT = 0x03
 #: added to a count of repetitions to make it a printable character
 _RUN_BIAS = 29
@@ -146,8 +148,8 @@ def unpack(body: bytes, limit: int) -> bytes | None:
     return bytes(data)
 
 
-def pack(data: bytes) -> bytes:
+def pack(data: bytes, start: bytes = START) -> bytes:
     """A whole packet on the wire."""
     if any(byte in data for byte in (ESCAPE, RUN, START, END)):
         data = b"".join(_ESCAPED.get(byte, bytes([byte])) for byte in data)
-    return b"$%b#%02x" % (data, sum(data) & 0xFF)
+    return b"%b%b#%02x" % (start, data, sum(data) & 0xFF)

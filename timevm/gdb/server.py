@@ -8,17 +8,21 @@ from contextlib import suppress
 
 from timevm.engine.control.port import VmPort
 from timevm.errors import TimevmError
-from timevm.gdb.client import BAD_REQUEST, error_code
-from timevm.gdb.framing import Interrupted, Malformed, Oversized, Packet
+from timevm.gdb import patience
+from timevm.gdb.client import BAD_REQUEST, console, error_code
+from timevm.gdb.framing import NOTIFICATION, Interrupted, Malformed, Oversized, Packet, pack
 from timevm.gdb.link import Link
 from timevm.gdb.parse import BadRequest, parse
 from timevm.gdb.requests import Ask, Request, lets_go
 from timevm.gdb.session import GdbSession, MonitorLine
 from timevm.gdb.stop_reply import EXITED
+from timevm.gdb.unread import unread
 
 _log = logging.getLogger(__name__)
 
 _READ_SIZE = 1 << 14
+#: a notification that tells gdb nothing but that we are there
+_NOTHING = b"Timevm:busy"
 #: packets that wait for their turn before the connection is read no further
 _QUEUE = 64
 #: seconds in which the client before may go away; gdb itself waits for two
@@ -30,10 +34,12 @@ _REFUSED_ANSWERS, _REFUSED_SECONDS = 8, 10.0
 class _Connection:
     """Two tasks: one reads (and hears Ctrl-C at once), one answers in order."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, session: GdbSession) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, vm: VmPort, monitor: MonitorLine | None
+    ) -> None:
         self._reader = reader
         self._writer = writer
-        self._session = session
+        self._session = GdbSession(vm, monitor, self)
         self._link = Link()
         self._queue: asyncio.Queue[Packet | Oversized | Malformed | None] = asyncio.Queue(_QUEUE)
         self._unanswered = 0
@@ -41,6 +47,7 @@ class _Connection:
         self._ended = False
         #: a request that lets the machine go is under way: the client waits to hear that it stands, or is gone
         self._moves = False
+        self._next_nudge: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Until the client is gone, or wants the machine gone."""
@@ -56,6 +63,7 @@ class _Connection:
                 self._writer.write(self._link.send(EXITED))  # that ends the waiting in order
             raise
         finally:
+            self._nudge_no_more()
             for task in (answering, reading):
                 task.cancel()
             results = await asyncio.gather(answering, reading, return_exceptions=True)
@@ -74,10 +82,17 @@ class _Connection:
                 if not isinstance(item, Interrupted):
                     self._unanswered += 1
                     await self._queue.put(item)
+                    self._may_give_up()
                 elif self._unanswered:
                     self._session.interrupt()
         self._ended = True
+        self._may_give_up()
         await self._queue.put(None)
+
+    def _may_give_up(self) -> None:
+        """Others may ask ahead; gdb asks when it has the answer, or does not want it any more."""
+        if self._session.is_gdb:
+            self._session.give_up()
 
     async def _answer(self) -> None:
         while not self._session.over and (item := await self._queue.get()) is not None:
@@ -85,16 +100,48 @@ class _Connection:
             self._moves = request is not None and lets_go(request)
             if self._moves and self._ended:
                 return  # nobody would hear of the stop, nor could end it
+            if not self._moves:
+                self._nudge_in(patience.EVERY / 2)
             answers = [error_code(BAD_REQUEST)] if request is None else await self._session.handle(request)
+            self._nudge_no_more()
             self._moves = False
             for answer in answers:
-                self._writer.write(self._link.send(answer))
+                self._send(answer)
             if request is Ask.NO_ACKNOWLEDGEMENTS:
                 self._link.stop_acknowledging()
             self._unanswered -= 1
             if not self._unanswered:
                 self._session.forget_interrupt()
             await self._writer.drain()
+
+    def _send(self, payload: bytes) -> None:
+        self._writer.write(self._link.send(payload))
+
+    # -- while a request takes its time (patience.Listener)
+
+    def _nudge_in(self, seconds: float) -> None:
+        """And again and again: gdb waits two seconds for most answers, unless something comes."""
+        self._next_nudge = asyncio.get_running_loop().call_later(seconds, self._nudge_again)
+
+    def _nudge_again(self) -> None:
+        self.nudge()
+        self._nudge_in(patience.EVERY)
+
+    def _nudge_no_more(self) -> None:
+        if self._next_nudge is not None:
+            self._next_nudge.cancel()
+
+    def tell(self, text: str) -> None:
+        for payload in console(text):
+            self._send(payload)
+
+    def nudge(self) -> None:
+        if self._session.is_gdb:
+            self._writer.write(pack(_NOTHING, NOTIFICATION))
+
+    def reads(self) -> bool:
+        connection = self._writer.get_extra_info("socket")
+        return not self._session.is_gdb or connection is None or not unread(connection)
 
     @staticmethod
     def _request(item: Packet | Oversized | Malformed) -> Request | None:
@@ -144,7 +191,7 @@ class GdbServer:
             await _refuse(reader, writer)
             return
         try:
-            await _Connection(reader, writer, GdbSession(self._vm, self._monitor)).run()
+            await _Connection(reader, writer, self._vm, self._monitor).run()
         except TimevmError as failure:
             _log.info("gdb: %s", failure)
         finally:

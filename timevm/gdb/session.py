@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from timevm.engine.control.port import MachinePort, ReplayMode, Stops, VmPort
 from timevm.engine.control.run_state import RunState
@@ -15,6 +15,7 @@ from timevm.gdb.architectures import describe
 from timevm.gdb.client import BAD_REQUEST, NO_SUCH_ADDRESS, OK, Client, console, error_code
 from timevm.gdb.link import PACKET_SIZE
 from timevm.gdb.motion import Mover
+from timevm.gdb.patience import Listener, Patience
 from timevm.gdb.requests import (
     Ask,
     Continue,
@@ -68,12 +69,15 @@ Handler = Callable[[Any], Awaitable[list[bytes]]]
 class GdbSession:
     """``open`` first, then ``handle`` one request after the other, ``close`` at the end.
 
-    ``interrupt`` may be called while ``handle`` is under way.
+    ``interrupt`` and ``give_up`` may be called while ``handle`` is under way; ``listener`` is told something then.
     """
 
-    def __init__(self, vm: VmPort, monitor: MonitorLine | None = None) -> None:
+    def __init__(self, vm: VmPort, monitor: MonitorLine | None, listener: Listener) -> None:
         self._vm = vm
         self._monitor_line = monitor
+        self._listener = listener
+        #: of the monitor command under way
+        self._patience: Patience | None = None
         self._client = Client()
         self._table = StopTable()
         self._physical = False
@@ -130,6 +134,15 @@ class GdbSession:
 
     def forget_interrupt(self) -> None:
         self._mover.forget_interrupt()
+
+    @property
+    def is_gdb(self) -> bool:
+        return self._client.is_gdb
+
+    def give_up(self) -> None:
+        """The client asks for something else, or is gone: a monitor command under way is cancelled, not answered."""
+        if self._patience is not None:
+            self._patience.give_up()
 
     async def close(self) -> None:
         """Nothing of the client's is left behind; a machine that it let run goes on, a way back is given up."""
@@ -348,8 +361,17 @@ class GdbSession:
     async def _monitor(self, request: Monitor) -> list[bytes]:
         if self._monitor_line is None:
             return [b""]
+        patience = self._patience = Patience(request.line.partition(" ")[0], self._listener, self._mover.interrupt)
+        try:
+            work = patience.wait_for(self._vm, self._carry_out(self._monitor_line, request.line))
+            answer = await self._mover.interruptible(work)
+            return answer if await patience.is_awaited() else []
+        finally:
+            self._patience = None
+
+    async def _carry_out(self, monitor_line: MonitorLine, line: str) -> list[bytes]:
         before = await self._where()
-        answer = console(await self._mover.interruptible(cast(Any, self._monitor_line(request.line))))
+        answer = console(await monitor_line(line))
         try:
             after = await self._where()
         except TimevmError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from timevm.engine.control.port import ReplayInfo, ReplayMode
+from timevm.engine.control.port import ReplayInfo, ReplayMode, RunEnd
 from timevm.monitor.commands.dispatch import execute
 from timevm.monitor.hmp.errors import HmpError
 from timevm.monitor.hmp.memory_dump import disassemble, dump_memory, print_value
@@ -67,8 +67,8 @@ async def replay_seek(call: Call) -> str:
     icount = _target(call.values["icount"], info)
     if icount < 0 or (info.end is not None and icount > info.end):
         raise HmpError("cannot seek to the specified instruction count")
-    await vm.seek(icount)
-    return ""
+    result = await vm.seek(icount)
+    return f"instruction count = {result.icount}: interrupted\n" if result.end is RunEnd.KICKED else ""
 
 
 async def replay_break(call: Call) -> str:
@@ -171,6 +171,8 @@ async def last_write(call: Call) -> str:
     stopped: TimevmStopped = await _execute(
         call, "x-timevm-last-write", address=address, length=length, physical=physical
     )
+    if stopped.reason is TimevmStopReason.INTERRUPTED:
+        return await _where(call, stopped)
     if stopped.address is None:
         return "not written since the start of the recording\n"
     return f"{await _where(call, stopped)}replay_seek {stopped.icount} goes there\n"
@@ -179,6 +181,8 @@ async def last_write(call: Call) -> str:
 async def find(call: Call) -> str:
     address = call.values["address"] & (1 << 64) - 1
     stopped: TimevmStopped = await _execute(call, "x-timevm-find", breakpoints=[address])
+    if stopped.reason is TimevmStopReason.INTERRUPTED:
+        return await _where(call, stopped)
     if stopped.reason is TimevmStopReason.HISTORY_BEGAN:
         return "not executed since the start of the recording\n"
     return f"{await _where(call, stopped)}replay_seek {stopped.icount} goes there\n"
