@@ -7,13 +7,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.daemon import irq_guest, run
 from tests.guests import bare
 from timevm import cli
+from timevm.engine.replay.log_reader import LogReader
+from timevm.engine.replay.opening import create_recording, open_recording
 
 _KERNEL = str(bare("irq"))
 _NO_PLACE = "no block device can store vmstate for snapshot"
@@ -32,6 +36,8 @@ CANNOT: dict[str, tuple[str, str]] = {
     "another shift": (_REPLAY.format("run.rr").replace("=3", "=4"), "icount shift: recorded with 3, now 4"),
     "another CPU": (f"-cpu cortex-a53 {_REPLAY.format('run.rr')}", "CPU model: recorded with cortex-a57"),
     "another kernel": (f"-kernel {bare('arm64')} {_REPLAY.format('run.rr')}", "kernel: recorded with"),
+    "another build": (_REPLAY.format("build.rr"), "makes another memory map, no device lost, a new device rtc"),
+    "another version": (_REPLAY.format("version.rr"), "replay it with timevm 0.0.9, or record it again"),
     "cut header": (_REPLAY.format("cut.rr"), "the header is cut short"),
     "junk": (_REPLAY.format("junk.rr"), "not a recording of timevm"),
     "empty": (_REPLAY.format("empty.rr"), "the recording is empty"),
@@ -58,12 +64,27 @@ CANNOT: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
+def recorded_as(path: Path, reader: LogReader, **changes: Any) -> None:
+    """The same events of a machine that was another one."""
+    writer = create_recording(path, replace(reader.identity, **changes))
+    for entry in reader.entries():
+        writer.append(entry.icount, entry.event)
+    writer.close()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("startup")
     done = run([*irq_guest(), "-icount", "shift=3,rr=record,rrfile=run.rr", "-serial", "stdio"], typed=b"aq", cwd=path)
     assert done.returncode == 0, done
     (path / "cut.rr").write_bytes((path / "run.rr").read_bytes()[:100])
+    reader = open_recording(path / "run.rr")
+    build = dict(reader.identity.build) | {"memory map": "another", "device lost": "12"}
+    del build["device rtc"]
+    recorded_as(path / "build.rr", reader, build=tuple(build.items()))
+    recorded_as(path / "version.rr", reader, timevm_version="0.0.9")
+    recorded_as(path / "older.rr", reader, build=())
+    reader.close()
     (path / "junk.rr").write_bytes(b"no recording at all" * 100)
     (path / "empty.rr").write_bytes(b"")
     return path
@@ -99,6 +120,16 @@ def test_every_difference_is_named(folder: Path) -> None:
     assert done.returncode == 1
     for piece in (b"RAM size", b"-append", b"CPU model", b"icount shift"):
         assert piece in done.stderr
+
+
+def test_a_recording_of_an_older_timevm_is_replayed_with_a_warning(folder: Path) -> None:
+    plain, older = (
+        run([*irq_guest(), *_REPLAY.format(name).split(), "-serial", "stdio"], cwd=folder)
+        for name in ("run.rr", "older.rr")
+    )
+    assert plain.returncode == older.returncode == 0 and plain.stdout == older.stdout
+    assert b"of what its machine was made" not in plain.stderr
+    assert b"the recording older.rr does not say of what its machine was made" in older.stderr
 
 
 def test_a_pid_file_that_somebody_has(folder: Path) -> None:

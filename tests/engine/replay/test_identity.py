@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.replay.toys import IDENTITY, identity
+from timevm.engine.replay.build import Build, build_differences
 from timevm.engine.replay.identity import Identity
 from timevm.errors import RecordingError
 
@@ -31,6 +32,7 @@ identities = st.builds(
     devices=st.lists(st.text(), max_size=3).map(tuple),
     start_icount=st.integers(0, 1 << 60),
     start_snapshot=st.none() | st.text(),
+    build=pairs,
 )
 
 
@@ -42,8 +44,9 @@ def test_it_survives_json(one: Identity) -> None:
 @given(identities, identities)
 def test_differences_are_named_and_only_they(one: Identity, other: Identity) -> None:
     lines = one.differences(other)
-    compared = [name for name in one.__dataclass_fields__ if name not in ("start_icount", "start_snapshot")]
-    assert bool(lines) == any(getattr(one, name) != getattr(other, name) for name in compared)
+    compared = [name for name in one.__dataclass_fields__ if name not in ("start_icount", "start_snapshot", "build")]
+    differ = any(getattr(one, name) != getattr(other, name) for name in compared)
+    assert bool(lines) == (differ or bool(build_differences(one.build, other.build)))
     assert one.differences(one) == []
 
 
@@ -103,3 +106,33 @@ def test_garbage_is_refused(data: bytes) -> None:
 def test_impossible_numbers_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(RecordingError, match="out of range"):
         Identity.from_json(identity(**changes).to_json())
+
+
+BUILD = (("memory map", "1"), ("device uart0", "2"), ("device rtc", "3"), ("event IDLE", "4"))
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (BUILD, ""),
+        ((), ""),
+        ((*BUILD, ("event NEW", "5")), ""),
+        ((("memory map", "9"), *BUILD[1:]), "another memory map"),
+        ((("memory map", "9"), ("device uart0", "8"), *BUILD[2:]), "another memory map and device uart0"),
+        (BUILD[:2] + BUILD[3:], "no device rtc"),
+        (BUILD[:3], "no event IDLE"),
+        ((*BUILD, ("device one", "5"), ("device two", "6")), "a new device one and device two"),
+        ((BUILD[0], BUILD[2], BUILD[1], BUILD[3]), "its devices in another order"),
+        ((BUILD[0], ("device uart0", "8"), ("device new", "3"), BUILD[3]),
+         "another device uart0, no device rtc, a new device new"),
+    ],
+)  # fmt: skip
+def test_another_build_in_words(now: Build, words: str) -> None:
+    assert build_differences(BUILD, now) == words
+    lines = identity(build=BUILD).differences(identity(build=now))
+    assert lines == ([f"build: this timevm makes {words}"] if words else [])
+
+
+def test_what_an_older_timevm_recorded_says_nothing_of_its_build() -> None:
+    assert b"build" not in IDENTITY.to_json() and b"build" in identity(build=BUILD).to_json()
+    assert build_differences((), BUILD) == ""

@@ -15,7 +15,10 @@ from tests.engine.timeline.test_timeline import Waiter
 from tests.guests import bare
 from tests.linux.harness import Outcome
 from tests.peers import need
+from timevm.engine.devices.pl011 import Pl011
+from timevm.engine.machine import builder
 from timevm.engine.machine.builder import build_machine
+from timevm.engine.machine.fingerprint import fingerprint
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.outcome import ReplayMode, RunEnd, RunResult
 from timevm.engine.machine.spec import MIB, Drive, MachineSpec, SnapshotInterval
@@ -160,6 +163,34 @@ def test_another_machine_is_refused_by_name(image: Path, changes: dict[str, obje
     with pytest.raises(UserError, match=f"Snapshot 'a' is of another machine:\n  .*{named}"):
         store_of(history).load("a")
     assert look(machine) == before
+    machine.close()
+
+
+def test_another_build_is_refused_by_name_and_one_that_says_nothing_is_taken(
+    image: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever seed and date the machine began with."""
+    for tag in ("says it", "does not"):
+        with monkeypatch.context() as before:
+            if tag == "does not":
+                before.setattr(builder, "fingerprint", lambda assembly: replace(fingerprint(assembly), layout=()))
+            machine, history = build(loop(image, rtc_base=len(tag), seed=len(tag)))
+            machine.run(100)
+            store_of(history).save(tag)
+            machine.close()
+    machine, history = build(loop(image))
+    store_of(history).load("says it")
+    assert not caplog.records
+    store_of(history).load("does not")
+    assert "snapshot 'does not' does not say of what its machine was made" in caplog.text
+    machine.close()
+    state = Pl011.state
+    monkeypatch.setattr(Pl011, "state", lambda self: state(self) | {"more": 0})
+    machine, history = build(loop(image))
+    before_it = look(machine)
+    with pytest.raises(UserError, match="is of another machine:\n  parts: here is another device uart0"):
+        store_of(history).load("says it")
+    assert look(machine) == before_it
     machine.close()
 
 

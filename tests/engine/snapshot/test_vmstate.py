@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from timevm.blkreplay.qcow2.snapshot_operations import Unchanged
+from timevm.engine.machine.fingerprint import Build
 from timevm.engine.machine.ram import Ram
 from timevm.engine.snapshot import record_codec
 from timevm.engine.snapshot.record_codec import MalformedRecord
@@ -125,6 +127,19 @@ def test_what_is_known_is_not_stored_again() -> None:
     again = encode(ram, STATE, ORIGIN, CHUNK, Known(first.checksums, first.head_size, changed))
     _, *pieces = again.pieces
     assert pieces == [Unchanged(1, 1), bytes(ram.view[2 * CHUNK : 3 * CHUNK]), Unchanged(3, 1)]
+
+
+@pytest.mark.parametrize("layout", [(), (("memory map", "12"), ("device uart0", "34"))])
+def test_where_it_comes_from_is_stored(layout: Build) -> None:
+    origin = replace(ORIGIN, layout=layout)
+    assert read_head(reader(stored(encode(ram_of({}), STATE, origin, CHUNK)))).origin == origin
+
+
+def test_the_parts_of_another_machine_are_named() -> None:
+    origin, now = (replace(ORIGIN, layout=(("memory map", "1"), ("device uart0", digest))) for digest in "23")
+    assert origin.differences(now) == ["parts: here is another device uart0"]
+    assert origin.differences(replace(now, cpu="max")) == ["CPU model: saved with cortex-a57, now max"]
+    assert ORIGIN.differences(now) == origin.differences(origin) == []
 
 
 SAMPLE = stored(encode(ram_of({0: 9, 3: 1, 4: 2}), STATE, ORIGIN, CHUNK))

@@ -67,6 +67,11 @@ class VirtualClock:
 
     # ---- the machine
 
+    @property
+    def timer_names(self) -> list[str]:
+        """In the order in which those that are due at once fire."""
+        return sorted(self._timers)
+
     def _first(self) -> _Timer | None:
         """The timer that fires next: the earliest, of equals the one whose name comes first.  O(log n) amortised."""
         while self._heap:

@@ -268,6 +268,9 @@ class Aarch64Cpu(UnicornCpu):
 
     # ---- registers
 
+    def features(self) -> dict[str, int]:
+        return self._system.features()
+
     def read_register(self, name: str) -> int:
         """Raises UserError for a name that is not in ``registers``."""
         if name in SYSTEM_BY_NAME:

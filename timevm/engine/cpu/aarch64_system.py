@@ -55,6 +55,17 @@ class SystemRegisters:
         self._engine.reg_write(arm64.UC_ARM64_REG_PSTATE, RESET_PSTATE)
         self.write(SYSTEM_BY_NAME["ELR_EL1"], 0)
 
+    def features(self) -> dict[str, int]:
+        """The identification registers by their encodings (op0 3, op1 0, CRn 0), as the guest reads them."""
+        space = [(crm, op2) for crm in range(1, 8) for op2 in range(8)]
+        found = {f"{crm},{op2}": self.read(SystemRegister("", 3, 0, 0, crm, op2)) for crm, op2 in [(0, 0), *space]}
+        replaced = {
+            ID_PROCESSOR: self.features_processor(),
+            ID_DEBUG: self.features_debug(),
+            ID_ISA: self.features_isa(),
+        }
+        return found | {f"{register.crm},{register.op2}": value for register, value in replaced.items()}
+
     def features_processor(self) -> int:
         """No EL2, EL3 or GIC system registers here, and EL0 only in AArch64 (fields of four bits)."""
         return self.read(ID_PROCESSOR) & ~(0xFFF << 4 | 0xF << 24 | 0xF) | 1 << 4 | 1

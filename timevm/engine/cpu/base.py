@@ -103,6 +103,9 @@ class Cpu(Protocol):
     @property
     def registers(self) -> Sequence[Register]: ...
 
+    def features(self) -> dict[str, int]:
+        """What the processor tells a guest about itself, before it has run: the same for each machine of this model."""
+
     @property
     def icount(self) -> int:
         """Instructions since reset; exact inside a device access too (the accessing instruction not counted yet)."""

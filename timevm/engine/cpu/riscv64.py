@@ -234,6 +234,9 @@ class Riscv64Cpu(CountedCpu):
 
     # ---- registers
 
+    def features(self) -> dict[str, int]:
+        return {name: self.read_register(name) for name in ("misa", "mhartid", "medeleg", "mideleg")}
+
     def read_register(self, name: str) -> int:
         """Raises UserError for a name that is not in ``registers``."""
         if name in COUNTERS:

@@ -24,7 +24,7 @@ from timevm.engine.cpu.native import x86_64 as hooks
 from timevm.engine.cpu.private import HALTED
 from timevm.engine.cpu.unicorn_cpu import TOP, UnicornWindow, no_output
 from timevm.engine.cpu.x86_64_interposed import interpose
-from timevm.engine.cpu.x86_64_models import EXTENDED_EDX, LEAF_1_EDX, LOCAL_APIC, MODELS
+from timevm.engine.cpu.x86_64_models import CPUID_WORDS, EXTENDED_EDX, LEAF_1_EDX, LOCAL_APIC, MODELS
 from timevm.engine.cpu.x86_64_native import native_cpu
 from timevm.engine.cpu.x86_64_register_access import RegisterAccess
 from timevm.engine.cpu.x86_64_registers import REGISTERS
@@ -95,6 +95,10 @@ class X86Cpu(CountedCpu):
         self._registers = RegisterAccess(self._unicorn, self._env, self._saved)
 
     # ---- construction
+
+    def features(self) -> dict[str, int]:
+        """CPUID's words, by Unicorn's numbers of them."""
+        return {f"word {number}": self._feature(number).value for number in range(CPUID_WORDS)}
 
     def _feature(self, number: int) -> c_uint64:
         return c_uint64.from_address(self._env + private.FEATURES + 8 * number)

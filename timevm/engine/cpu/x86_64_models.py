@@ -22,6 +22,9 @@ class Model:
 # indices of Unicorn's feature words
 LEAF_1_EDX, LEAF_1_ECX, LEAF_7_EBX, EXTENDED_EDX, EXTENDED_ECX = 0, 1, 2, 6, 7
 
+#: those that CPUID tells come first: of leaves 1, 7, 80000001h, 80000007h, 80000008h
+CPUID_WORDS = 10
+
 #: in LEAF_1_EDX and EXTENDED_EDX
 LOCAL_APIC = 1 << 9
 HYPERVISOR = 1 << 31

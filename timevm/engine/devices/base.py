@@ -6,7 +6,7 @@ A device knows no address, thread, clock source or file; what it needs from outs
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from timevm.errors import GuestError
 
@@ -68,3 +68,11 @@ class Stateful(Protocol):
         """A plain record: str keys; int, bool, None, bytes, str, and lists or dicts of those."""
 
     def restore(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class WithTraits(Protocol):
+    """A device that its driver can tell from others of its kind by more than its state."""
+
+    def traits(self) -> dict[str, Any]:
+        """What a driver may read there and nobody ever changes: a plain record."""

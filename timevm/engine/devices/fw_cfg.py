@@ -46,6 +46,9 @@ class FwCfg:
         self._offset = 0
         self._dma_high = 0
 
+    def traits(self) -> dict[str, Any]:
+        return {f"{number:#06x}": data for number, data in self._items.items()}
+
     def state(self) -> dict[str, Any]:
         return {"selected": self._selected, "offset": self._offset, "dma_high": self._dma_high}
 

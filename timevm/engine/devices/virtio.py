@@ -99,6 +99,9 @@ class VirtioDevice:
     def status(self) -> int:
         return self._status
 
+    def traits(self) -> dict[str, Any]:
+        return {"id": self.device_id, "offered": self.offered, "configuration": self.configuration()}
+
     def set_status(self, value: int) -> None:
         """For zero the transport calls ``driver_reset`` instead."""
         if value & FEATURES_OK and not self._status & FEATURES_OK and not self._acceptable():

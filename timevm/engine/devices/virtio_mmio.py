@@ -93,6 +93,9 @@ class VirtioMmio:
         if self._device is not None:
             self._device.reset()
 
+    def traits(self) -> dict[str, Any]:
+        return {} if self._device is None else self._device.traits()
+
     def state(self) -> dict[str, Any]:
         return {**self._registers, "device": None if self._device is None else self._device.state()}
 

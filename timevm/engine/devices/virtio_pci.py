@@ -111,6 +111,9 @@ class VirtioPci(PciFunction):
         self._level = False
         self.device.reset()
 
+    def traits(self) -> dict[str, Any]:
+        return self.device.traits()
+
     def state(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in _REGISTERS}
         return {**super().state(), **own, "level": self._level, "device": self.device.state()}

@@ -68,3 +68,5 @@ class Assembly:
     roms: tuple[Ram, ...] = ()
     #: what the guest is told about the machine, a flattened device tree; None: this board has none
     device_tree: bytes | None = None
+    #: the same on a PC; None: this board has none
+    acpi_tables: bytes | None = None

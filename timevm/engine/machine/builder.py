@@ -9,6 +9,7 @@ from timevm.engine.machine.assembly import Order
 from timevm.engine.machine.boards import board_for
 from timevm.engine.machine.dirty_pages import DirtyPages
 from timevm.engine.machine.disks import Disks, open_disks
+from timevm.engine.machine.fingerprint import fingerprint
 from timevm.engine.machine.images import read_images
 from timevm.engine.machine.machine import Machine
 from timevm.engine.machine.machine_digest import MachineDigest
@@ -56,6 +57,8 @@ def build_machine(
         assembly = board.assemble(
             Order(spec, images, identity.shift, identity.rtc_base_seconds, identity.seed, transmit, disks, cables)
         )
+        made = fingerprint(assembly)
+        admission = admission.recognized(made.whole)
         dirty = DirtyPages(assembly.ram)
         digest = MachineDigest(assembly.ram, dirty)
         if admission.mode is not ReplayMode.NONE:
@@ -71,7 +74,8 @@ def build_machine(
             name=spec.machine,
             board=assembly,
             gate=gate,
-            identity=identity,
+            identity=admission.identity,
+            layout=made.layout,
             dirty=dirty,
             digest=digest,
             disks=disks,

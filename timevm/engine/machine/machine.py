@@ -47,6 +47,8 @@ class Machine:
         self.clock = board.clock
         self.gate = parts.gate
         self.identity = parts.identity
+        #: what a saved state means: in a snapshot, to be compared
+        self.layout = parts.layout
         self.dirty = parts.dirty
         self.registers = board.cpu.registers
         self.watches_physical = board.cpu.watches_physical

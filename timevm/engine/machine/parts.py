@@ -11,6 +11,7 @@ from timevm.engine.machine.disks import Disks
 from timevm.engine.machine.machine_digest import MachineDigest
 from timevm.engine.machine.network_cards import Cables
 from timevm.engine.machine.outcome import ReplayMode
+from timevm.engine.replay.build import Build
 from timevm.engine.replay.gate import Gate
 from timevm.engine.replay.identity import Identity
 
@@ -23,6 +24,8 @@ class Parts:
     board: Assembly
     gate: Gate
     identity: Identity
+    #: what a saved state of this machine means
+    layout: Build
     dirty: DirtyPages
     digest: MachineDigest
     mode: ReplayMode = ReplayMode.NONE

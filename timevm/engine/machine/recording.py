@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import xxhash
 
 from timevm.engine.machine.images import File, Images
 from timevm.engine.machine.outcome import ReplayMode
 from timevm.engine.machine.spec import DeviceOption, LoaderData, MachineSpec
+from timevm.engine.replay.build import Build
 from timevm.engine.replay.gate import Gate
 from timevm.engine.replay.identity import SEED_BYTES, Identity
 from timevm.engine.replay.live_gate import LiveGate
-from timevm.engine.replay.opening import check_same_machine, create_recording, open_recording
+from timevm.engine.replay.opening import check_same_build, check_same_machine, create_recording, open_recording
 from timevm.engine.replay.record_gate import RecordGate
 from timevm.engine.replay.replay_gate import ReplayGate
 from timevm.errors import InternalError
+
+_log = logging.getLogger(__name__)
 
 #: properties of ``-device`` that name something on the host: they may be others in a replay
 _HOST_SIDE = {"id", "drive", "netdev", "rng", "chardev"}
@@ -28,17 +33,35 @@ _HOST_SIDE = {"id", "drive", "netdev", "rng", "chardev"}
 class Admission:
     """Who the machine is (in a replay the recorded one), and its gate.
 
-    ``open_gate`` creates the recording: called when everything else is there, so that a machine that cannot be built
-    leaves no file behind.  ``abandon`` is called instead when it cannot.
+    ``recognized`` comes when the machine is put together.  ``open_gate`` creates the recording: called when everything
+    else is there, so that a machine that cannot be built leaves no file behind.  ``abandon`` is called instead when it
+    cannot.
     """
 
     identity: Identity
     mode: ReplayMode
-    open_gate: Callable[[], Gate]
+    begin: Callable[[Identity], Gate]
     abandon: Callable[[], None] = lambda: None
     filename: str | None = None
     #: replaying: icount of the recording's end
     end: int | None = None
+    #: None: nothing is known already of what the machine is made of.  Raises RecordingError: of something else
+    check_build: Callable[[Build], bool] | None = None
+
+    def recognized(self, build: Build) -> Admission:
+        """With the identity of a machine that was made of that.  Raises RecordingError."""
+        if self.check_build is None:
+            return replace(self, identity=replace(self.identity, build=build))
+        if not self.check_build(build):
+            _log.warning(
+                "the recording %s does not say of what its machine was made (an older timevm recorded it): "
+                "if the replay differs, that may be why",
+                self.filename,
+            )
+        return self
+
+    def open_gate(self) -> Gate:
+        return self.begin(self.identity)
 
 
 #: opens the disks, given the digests that a recording has of them; gives theirs
@@ -104,14 +127,14 @@ def admit(spec: MachineSpec, identity: Identity, find_disks: FindDisks = _no_dis
     """
     if spec.mode == "none":
         find_disks(None)
-        return Admission(identity, ReplayMode.NONE, lambda: LiveGate(sleep=spec.sleep))
+        return Admission(identity, ReplayMode.NONE, lambda identity: LiveGate(sleep=spec.sleep))
     path = spec.rrfile
     if path is None:
         raise InternalError("a recording has no file")
     if spec.mode == "record":
         identity = replace(identity, disks=find_disks(None))
 
-        def begin() -> Gate:
+        def begin(identity: Identity) -> Gate:
             return RecordGate(create_recording(path, identity), sleep=spec.sleep)
 
         return Admission(identity, ReplayMode.RECORD, begin, filename=str(path))
@@ -120,9 +143,17 @@ def admit(spec: MachineSpec, identity: Identity, find_disks: FindDisks = _no_dis
         reader.identity, keep_shift=spec.shift is not None, keep_rtc_base=spec.rtc_base is not None
     )
     try:
-        now = replace(now, disks=find_disks(dict(reader.identity.disks)))
+        now = replace(now, disks=find_disks(dict(reader.identity.disks)), build=reader.identity.build)
         check_same_machine(reader, now)
     except BaseException:
         reader.close()
         raise
-    return Admission(now, ReplayMode.PLAY, lambda: ReplayGate(reader), reader.close, str(path), reader.end_icount)
+    return Admission(
+        now,
+        ReplayMode.PLAY,
+        lambda identity: ReplayGate(reader),
+        reader.close,
+        str(path),
+        reader.end_icount,
+        partial(check_same_build, reader),
+    )

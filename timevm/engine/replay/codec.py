@@ -7,7 +7,7 @@ are 0 … 2**64 - 1.  Layout of each kind: docs/recording-format.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 
 from timevm import __version__
@@ -217,22 +217,29 @@ def decode(data: bytes, first_icount: int) -> Iterator[Entry]:
         yield Entry(icount, decoder(cursor))
 
 
+#: what each kind is of
+CLASSES: dict[EventKind, type[Event]] = {
+    EventKind.SERIAL_INPUT: SerialInput,
+    EventKind.IDLE: Idle,
+    EventKind.REQUEST: Request,
+    EventKind.DIGEST: Digest,
+    EventKind.END: End,
+    EventKind.BLOCK_COMPLETION: BlockCompletion,
+    EventKind.NETWORK_INPUT: NetworkInput,
+}
+_KINDS = {event: kind for kind, event in CLASSES.items()}
+
+
 def kind_of(event: Event) -> EventKind:
-    match event:
-        case SerialInput():
-            return EventKind.SERIAL_INPUT
-        case Idle():
-            return EventKind.IDLE
-        case Request():
-            return EventKind.REQUEST
-        case BlockCompletion():
-            return EventKind.BLOCK_COMPLETION
-        case NetworkInput():
-            return EventKind.NETWORK_INPUT
-        case Digest():
-            return EventKind.DIGEST
-        case End():
-            return EventKind.END
+    return _KINDS[type(event)]
+
+
+def event_layouts() -> dict[str, list[str]]:
+    """By name of kind: its number, then names and types of its fields."""
+    return {
+        kind.name: [str(int(kind)), *(f"{field.name}: {field.type}" for field in fields(event))]
+        for kind, event in CLASSES.items()
+    }
 
 
 def encoded_size(delta: int, event: Event) -> int:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from timevm import __version__
+from timevm.engine.replay.build import Build, build_differences
 from timevm.engine.replay.gate import NEVER
 from timevm.errors import RecordingError
 
@@ -47,6 +48,8 @@ class Identity:
     start_icount: int = 0
     start_snapshot: str | None = None
     timevm_version: str = __version__
+    #: what timevm made of all that; (): an older timevm recorded it, which did not say
+    build: Build = ()
 
     def replaying(self, recorded: Identity, *, keep_shift: bool = False, keep_rtc_base: bool = False) -> Identity:
         """This machine as it is when it replays ``recorded``: shift, RTC base, seed and start are the recording's.
@@ -75,12 +78,16 @@ class Identity:
         ]
         lines += _named_differences("disk", self.disks, other.disks)
         lines += _named_differences("loaded file", self.loaders, other.loaders)
+        if build := build_differences(self.build, other.build):
+            lines.append(f"build: this timevm makes {build}")
         return lines
 
     def to_json(self) -> bytes:
         """Compact UTF-8; ``from_json`` is its inverse."""
         record = asdict(self)
         record["seed"] = self.seed.hex()
+        if not self.build:
+            del record["build"]
         return json.dumps(record, separators=(",", ":"), sort_keys=True).encode()
 
     @classmethod
@@ -199,4 +206,5 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "start_icount": _integer,
     "start_snapshot": _optional_text,
     "timevm_version": _text,
+    "build": _pairs,
 }

@@ -7,6 +7,7 @@ takes only those of its own recording, at a moment that this recording has.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
@@ -26,6 +27,8 @@ from timevm.engine.machine.ram import PAGE
 from timevm.engine.snapshot.position import Position
 from timevm.engine.snapshot.vmstate import CHUNK, Head, Known, Origin, encode, read_chunks, read_head
 from timevm.errors import TimevmError, UserError
+
+_log = logging.getLogger(__name__)
 
 NO_DEVICE = "no block device can store vmstate for snapshot"
 WORDS = PAGE // 8
@@ -64,6 +67,7 @@ class NamedSnapshots:
             machine.ram.size,
             identity.shift,
             None if machine.mode is ReplayMode.NONE else xxhash.xxh3_128_hexdigest(identity.to_json()),
+            layout=machine.layout,
         )
         #: what is known of snapshots that were read or written here
         self._heads: dict[Key, tuple[Origin, Position]] = {}
@@ -284,6 +288,8 @@ class NamedSnapshots:
         differences = origin.differences(self._origin)
         if differences:
             raise UserError(f"Snapshot '{tag}' is of another machine:" + "".join(f"\n  {line}" for line in differences))
+        if not origin.layout:
+            _log.warning("snapshot '%s' does not say of what its machine was made: an older timevm saved it", tag)
         if self._replays and origin.recording != self._origin.recording:
             what = "a machine that was not recorded" if origin.recording is None else "another recording"
             raise UserError(f"Snapshot '{tag}' is of {what}: this replay cannot go there")

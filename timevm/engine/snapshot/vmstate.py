@@ -23,6 +23,7 @@ import xxhash
 
 from timevm import __version__
 from timevm.blkreplay.qcow2.snapshot_operations import Unchanged
+from timevm.engine.machine.fingerprint import Build, build_differences
 from timevm.engine.machine.ram import Ram
 from timevm.engine.snapshot import record_codec
 from timevm.engine.snapshot.record_codec import MalformedRecord
@@ -54,6 +55,8 @@ class Origin:
     shift: int
     recording: str | None
     version: str = __version__
+    #: of what the machine's state consists; (): an older timevm saved it, which did not say
+    layout: Build = ()
 
     def differences(self, now: Origin) -> list[str]:
         """In what ``now`` (this machine) is another one, one line each.  The recording is another question."""
@@ -65,7 +68,9 @@ class Origin:
             ("RAM address", hex(self.ram_base), hex(now.ram_base)),
             ("icount shift", str(self.shift), str(now.shift)),
         )
-        return [f"{what}: saved with {then}, now {here}" for what, then, here in rows if then != here]
+        lines = [f"{what}: saved with {then}, now {here}" for what, then, here in rows if then != here]
+        parts = build_differences(self.layout, now.layout)
+        return lines if lines or not parts else [f"parts: here is {parts}"]
 
 
 def _mib(size: int) -> str:
@@ -154,7 +159,18 @@ def ranks(checksums: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
 
 
 def _origin_record(origin: Origin) -> dict[str, Any]:
-    return {name: getattr(origin, name) for name in Origin.__slots__}
+    return {name: getattr(origin, name) for name in Origin.__slots__ if name != "layout"} | {
+        "layout": [list(part) for part in origin.layout]
+    }
+
+
+def _read_origin(record: dict[str, Any]) -> Origin:
+    """Raises KeyError, TypeError, ValueError."""
+    layout = record.get("layout", [])
+    if not isinstance(layout, list) or not all(type(name) is type(digest) is str for name, digest in layout):
+        raise TypeError("its layout is none")
+    plain = {name: record[name] for name in Origin.__slots__ if name != "layout"}
+    return Origin(**plain, layout=tuple((name, digest) for name, digest in layout))
 
 
 Read = Callable[[int, int], bytes]
@@ -178,9 +194,9 @@ def read_head(read: Read) -> Head:
         raise MalformedState("the snapshot's state is damaged: its record is longer than its head")
     try:
         record = record_codec.decode(bytes(body[:length]))
-        origin = Origin(**{name: record["origin"][name] for name in Origin.__slots__})
+        origin = _read_origin(record["origin"])
         state = record["state"]
-    except (MalformedRecord, KeyError, TypeError) as error:
+    except (MalformedRecord, KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedState(f"the snapshot's state is damaged: {error}") from error
     if not _sound(origin) or not isinstance(state, dict):
         raise MalformedState("the snapshot's state is damaged: its record holds something else")

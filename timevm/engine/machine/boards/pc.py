@@ -150,6 +150,7 @@ def assemble(order: Order) -> Assembly:
         roms=(rom,),
         power_button=chipset.power.press_power_button,
         follow_devices=follow_devices,
+        acpi_tables=b"".join(described.placed(TABLES)),
     )
 
 
