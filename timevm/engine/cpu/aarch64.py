@@ -16,8 +16,7 @@ from unicorn import arm64_const as arm64
 from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import aarch64_private as private
-from timevm.engine.cpu import native, psci, unicorn_library
-from timevm.engine.cpu.aarch64_interposed import leave_out_block_checks
+from timevm.engine.cpu import generator, native, psci, unicorn_library
 from timevm.engine.cpu.aarch64_registers import REGISTERS, SYSTEM_BY_NAME, UNICORN_NUMBER
 from timevm.engine.cpu.aarch64_state import CpuState
 from timevm.engine.cpu.aarch64_system import SystemRegisters
@@ -120,7 +119,7 @@ class Aarch64Cpu(UnicornCpu):
             block_checks=int(exit_checks),
         )
         library = native.load()
-        leave_out_block_checks(library)
+        generator.interpose(library, self.suffix)
         self._adopt(library, self.native, self.native.engine, cpu_state)
         self.native.engine.call = self._unicorn_calls("arm_cpu_do_interrupt", "arm_cpu_get_phys_page_attrs_debug")
         self._place_common(env + private.PC)
@@ -310,6 +309,7 @@ class Aarch64Cpu(UnicornCpu):
         if self._trace is None:
             self._trace = CodeTrace()
             self.native.executed = self._trace.address
+            self.flush_translations()  # marks are made by translated code
         return self._trace
 
     # ---- watchpoints: only their pages' accesses take the slow path

@@ -133,4 +133,5 @@ class CountedCpu(UnicornCpu):
         if self._trace is None:
             self._trace = CodeTrace()
             self.native.executed = self._trace.address
+            self.flush_translations()  # marks are made by translated code
         return self._trace

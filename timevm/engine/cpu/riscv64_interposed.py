@@ -6,7 +6,7 @@ import ctypes
 from ctypes import c_int, c_uint64, c_void_p
 from typing import Any
 
-from timevm.engine.cpu import linkage, unicorn_library
+from timevm.engine.cpu import generator, linkage, unicorn_library
 from timevm.engine.cpu.native import riscv64 as hooks
 from timevm.engine.cpu.unicorn_cpu import address_of
 
@@ -20,7 +20,6 @@ FUNCTIONS = {
     "cpu_watchpoint_address_matches_riscv64": "timevm_riscv64_is_data_watched",
     "cpu_check_watchpoint_riscv64": "timevm_riscv64_watched_access",
     "riscv_cpu_update_mip_riscv64": "timevm_riscv64_update_pending",
-    "tcg_gen_callN_riscv64": "timevm_riscv64_generate_call",
 }
 #: control registers that count, as all may read them (``cycle``, ``time``, ``instret`` and those behind) and as M-mode
 TIME = 0xC01
@@ -53,7 +52,6 @@ def interpose(library: Any) -> None:
 
     originals = hooks.Originals(
         *(unicorn_library.exported(name) for name in FUNCTIONS),
-        block_check=unicorn_library.exported("helper_check_exit_request_riscv64"),
         counter=calls_of(COUNTERS[0]),
         time=calls_of(TIME),
         enabled=calls_of(ENABLED),
@@ -63,6 +61,7 @@ def interpose(library: Any) -> None:
         inhibited=calls_of(INHIBITED),
     )
     library.timevm_riscv64_set_originals(ctypes.addressof(originals))
+    generator.interpose(library, "riscv64")
     for name, function in FUNCTIONS.items():
         linkage.slot(name).value = address_of(library, function)
 

@@ -64,8 +64,8 @@ class X86Cpu(CountedCpu):
         """Raises UserError for an unknown model, InternalError for a Unicorn that is not the known one.
 
         ``local_apic``: the board has one at the usual address, and CPUID says so.  ``translation_buffer`` (bytes) and
-        ``exit_checks`` (Unicorn's slow check after each load and store) change nothing but speed.  ``seed`` is for
-        random numbers, which no model offers yet.
+        ``exit_checks`` (Unicorn's checks before each block and after each load and store) change nothing but speed.
+        ``seed`` is for random numbers, which no model offers yet.
         """
         if model not in MODELS:
             raise UserError(f"unable to find CPU model '{model}' (known: {', '.join(MODELS)})")
@@ -87,7 +87,7 @@ class X86Cpu(CountedCpu):
         self._set_a20 = unicorn_library.function("x86_cpu_set_a20_x86_64", None, c_void_p, ctypes.c_int)
         self._mapped: list[tuple[int, int]] = []
         self._holes_filled = False
-        self._make_native(cpu_state, time_shift)
+        self._make_native(cpu_state, time_shift, exit_checks)
         if not exit_checks:
             ctypes.c_uint8.from_address(self._handle + private.no_exit_request_offset()).value = 1
         self._add_hooks()
@@ -103,10 +103,11 @@ class X86Cpu(CountedCpu):
     def _feature(self, number: int) -> c_uint64:
         return c_uint64.from_address(self._env + private.FEATURES + 8 * number)
 
-    def _make_native(self, cpu_state: int, time_shift: int) -> None:
+    def _make_native(self, cpu_state: int, time_shift: int, exit_checks: bool) -> None:
         self._acknowledge_call = hooks.Acknowledge(self._take_acknowledge)
         env = self._env
         self.native = native_cpu(env, time_shift, self._acknowledge_call)
+        self.native.block_checks = int(exit_checks)
         self._adopt(hooks.load(), self.native, self.native.engine, cpu_state)
         self._adopt_counted()
         self.native.engine.call = self._unicorn_calls("x86_cpu_do_interrupt", "x86_cpu_get_phys_page_attrs_debug")

@@ -6,7 +6,7 @@ import ctypes
 from ctypes import c_uint64
 from typing import Any
 
-from timevm.engine.cpu import linkage, unicorn_library
+from timevm.engine.cpu import generator, linkage, unicorn_library
 from timevm.engine.cpu import x86_64_private as private
 from timevm.engine.cpu.native import x86_64 as hooks
 from timevm.engine.cpu.unicorn_cpu import address_of
@@ -51,6 +51,7 @@ def interpose(library: Any) -> None:
         return
     originals = hooks.Originals(*(unicorn_library.exported(name) for name in FUNCTIONS))
     library.timevm_x86_set_originals(ctypes.addressof(originals))
+    generator.interpose(library, "x86_64")
     for name, function in FUNCTIONS.items():
         linkage.slot(name).value = address_of(library, function)
     for name in HOST_FUNCTIONS:

@@ -13,6 +13,8 @@ import fcntl
 import logging
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -239,6 +241,8 @@ class DirtyPages:
         self._watcher: Watcher | None = None
         self._logs: list[DirtyLog] = []
         self._ever = np.zeros(ram.page_count, dtype=np.bool_)
+        #: nobody has written since the last look
+        self._stands = False
 
     @property
     def method(self) -> str:
@@ -263,8 +267,26 @@ class DirtyPages:
         self.look()
         return np.flatnonzero(self._ever)
 
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Nobody writes meanwhile but who says so by ``wrote``: one look, at the beginning, serves everybody."""
+        self.look()
+        self._stands = True
+        try:
+            yield
+        finally:
+            self._stands = False
+
+    def wrote(self) -> None:
+        """While it stands: look again."""
+        self._stands, stands = False, self._stands
+        self.look()
+        self._stands = stands
+
     def look(self) -> None:
-        """Ask the watcher now."""
+        """Ask the watcher now: 0.3 ms for 128 MiB that were ever written, and 0.3 us for each page since."""
+        if self._stands:
+            return
         if self._watcher is None:
             try:
                 self._ever[_populated(self._ram)] = True

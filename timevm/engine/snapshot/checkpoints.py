@@ -215,6 +215,7 @@ class Checkpoints:
         written = self._written()
         numbers = np.union1d(differs, written) if len(differs) else written
         self._write(checkpoint.table, numbers)
+        self._machine.dirty.wrote()
         self._dirty.take()  # that was us
         self._base = checkpoint
         self._machine.restore(marshal.loads(checkpoint.state))

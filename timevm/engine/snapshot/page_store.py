@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from timevm.engine.machine.ram import MAP_NORESERVE, PAGE
+from timevm.engine.snapshot.memory_filler import MemoryFiller
 from timevm.errors import HostError, InternalError
 
 Table = npt.NDArray[np.int32]
@@ -24,6 +25,10 @@ ZERO = 0
 WORDS = PAGE // 8
 #: pages handled at a time: 1 MiB, which stays in the host's second-level cache
 BATCH = 256
+#: words of a page that are looked at first: most pages with something in them have it in one of these
+FIRST_LOOK = (0, 64, 256, WORDS - 1)
+#: pages of fresh memory that are made before they are needed: 16 MiB
+AHEAD = 4096
 
 
 class PageStore:
@@ -41,6 +46,7 @@ class PageStore:
         self._users = np.zeros(count, dtype=np.int32)
         self._free: Slots = np.empty(0, dtype=np.int32)
         self._fresh = 1  # slots from here on were never used
+        self._filler = MemoryFiller(self.pages)
         self.used = 0
 
     @property
@@ -52,25 +58,29 @@ class PageStore:
 
         Raises HostError when the store is full.
         """
+        filled = np.flatnonzero(~_are_empty(pages, numbers))
+        taken = self._take(len(filled))
+        # whole pages are moved, without a copy in between
+        for first, end in _runs(taken):
+            begin = int(taken[first])
+            wanted = numbers[filled[first:end]]
+            np.take(pages, wanted, axis=0, out=self.pages[begin : begin + end - first], mode="clip")
         slots = np.zeros(len(numbers), dtype=np.int32)
-        for first in range(0, len(numbers), BATCH):
-            batch = pages[numbers[first : first + BATCH]]
-            filled = np.flatnonzero(batch.view(np.uint64).any(axis=1))
-            taken = self._take(len(filled))
-            self.pages[taken] = batch[filled]
-            slots[first + filled] = taken
+        slots[filled] = taken
         return slots
 
     def _take(self, count: int) -> Slots:
+        """Ascending, but for where memory that was used before ends."""
         old = min(count, len(self._free))
-        taken = self._free[len(self._free) - old :]
-        self._free = self._free[: len(self._free) - old]
+        taken = np.sort(self._free[len(self._free) - old :])
         new = count - old
         if new:
             if self._fresh + new > len(self.pages):
                 raise HostError("the memory for checkpoints is used up: give more by rrmem=")
             taken = np.concatenate([taken, np.arange(self._fresh, self._fresh + new, dtype=np.int32)])
             self._fresh += new
+            self._filler.fill(self._fresh + AHEAD)
+        self._free = self._free[: len(self._free) - old]
         self.used += count
         return taken
 
@@ -92,3 +102,24 @@ class PageStore:
     def only_here(self, table: Table) -> int:
         """How many pages of ``table`` no other table has."""
         return int((self._users[table[table != ZERO]] == 1).sum())
+
+
+def _are_empty(pages: Pages, numbers: Numbers) -> npt.NDArray[np.bool_]:
+    """Which of them hold zeroes only."""
+    words = pages.view(np.uint64)
+    empty = np.ones(len(numbers), dtype=np.bool_)
+    for word in FIRST_LOOK:
+        empty &= words[numbers, word] == 0
+    candidates = np.flatnonzero(empty)
+    for first in range(0, len(candidates), BATCH):
+        batch = candidates[first : first + BATCH]
+        empty[batch] = ~words[numbers[batch]].any(axis=1)
+    return empty
+
+
+def _runs(slots: Slots) -> list[tuple[int, int]]:
+    """Places in ``slots`` between which the numbers follow one another."""
+    if not len(slots):
+        return []
+    breaks = (np.flatnonzero(np.diff(slots) != 1) + 1).tolist()
+    return list(zip([0, *breaks], [*breaks, len(slots)], strict=True))

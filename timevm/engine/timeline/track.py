@@ -31,7 +31,7 @@ class Archive(Protocol):
 class MachineTrack:
     """``restarts``: a reset of the guest, or of the user, is not the end of the run (no ``-no-reboot``).
 
-    ``traces``: what code runs is noted from now on (up to 5 % of the speed), otherwise from ``trace`` on.
+    ``traces``: what code runs is noted from now on (1 % of the speed), otherwise from ``trace`` on.
     """
 
     def __init__(
@@ -141,8 +141,9 @@ class MachineTrack:
         return all(drive.is_calm for drive in self._machine.disks.drives)
 
     def remember(self) -> None:
-        self._note_way()
-        self._checkpoints.take(self.place)
+        with self._machine.dirty.standing():
+            self._note_way()
+            self._checkpoints.take(self.place)
 
     def _note_way(self) -> None:
         """What code ran on the way to here, unless somebody else has put the machine elsewhere meanwhile."""
@@ -184,10 +185,11 @@ class MachineTrack:
         return nearest
 
     def go_back(self, position: Position) -> None:
-        self._note_way()
-        if self._checkpoints.go_to(position):
-            self._note_jump()
-            return
+        with self._machine.dirty.standing():
+            self._note_way()
+            if self._checkpoints.go_to(position):
+                self._note_jump()
+                return
         if self.archive is not None:
             for place, tag in self.archive.places():
                 if place == position:

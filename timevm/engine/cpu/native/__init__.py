@@ -203,8 +203,6 @@ def load() -> Any:
     library.timevm_set_mmu.argtypes = [c_void_p, c_int]
     library.timevm_run.restype = c_int
     library.timevm_run.argtypes = [c_void_p]
-    library.timevm_leave_out_block_checks.restype = None
-    library.timevm_leave_out_block_checks.argtypes = [c_void_p, c_void_p]
     library.timevm_undefined.restype = None
     library.timevm_undefined.argtypes = [c_void_p]
     return library

@@ -1,7 +1,7 @@
 /* Blocks and runs. */
 #include "aarch64.h"
 
-#include "code_trace.h"
+#include "inlined.h"
 
 /* ---- blocks ---- */
 
@@ -57,19 +57,17 @@ static __attribute__((noinline)) void slow_block(struct aarch64 *cpu, uint64_t p
     engine->budget = engine->horizon - now;
 }
 
-/* UC_HOOK_BLOCK: a block of `size` bytes is about to run; about 2 ns */
+/* UC_HOOK_BLOCK where the budget is used up: a block of `size` bytes is about to run, and was paid for */
 EXPORT void timevm_block(void *unicorn, uint64_t pc, uint32_t size, struct aarch64 *cpu)
 {
     struct engine *engine = &cpu->engine;
     int64_t count = size >> WORD;
 
     (void)unicorn;
-    if (__builtin_expect(engine->budget < count, 0))
-        slow_block(cpu, pc, count);
+    engine->budget += count;
+    slow_block(cpu, pc, count);
     engine->budget -= count;
     engine->block_end = pc + size;
-    if (cpu->executed)
-        trace_block_in_page(cpu->executed, pc, size);
 }
 
 /* UC_HOOK_CODE on one address: a breakpoint */
@@ -82,28 +80,28 @@ EXPORT void timevm_breakpoint(void *unicorn, uint64_t pc, uint32_t size, struct 
 
 /* ---- runs ---- */
 
-/* Unicorn's tcg_gen_callN, which emits the call of a helper, and its helper that looks for a stop before each block */
-typedef void generate_call(void *context, void *helper, void *result, int count, void **arguments);
-
-static generate_call *original_generate_call;
-static void *block_check;
 /* whose code is being translated on this thread */
 static _Thread_local struct aarch64 *running;
 
-/* In place of tcg_gen_callN: the check at the start of each block is left out.  Whatever ends a run here leaves the block
-   by itself (stop_here, an exception, WFI), and the block hook sees kicks; the check costs 7 % of a Linux boot. */
+/* In place of tcg_gen_callN.  Instead of the block hook, the count itself.  The check at the start of each block is left
+   out: whatever ends a run here leaves the block by itself (stop_here, an exception, WFI), and the block hook sees kicks;
+   the check costs 7 % of a Linux boot. */
 EXPORT void timevm_generate_call(void *context, void *helper, void *result, int count, void **arguments)
 {
-    if (helper == block_check && running && !running->block_checks)
+    if (running && helper == generator.block_check && !running->block_checks)
         return;
-    original_generate_call(context, helper, result, count, arguments);
+    if (running && helper == (void *)timevm_block)
+        inline_count(context, helper, (uintptr_t)running, &running->engine.budget, &running->engine.block_end,
+                     running->executed);
+    else
+        generator.call(context, helper, result, count, arguments);
 }
 
-/* for Python, once in a process */
-EXPORT void timevm_leave_out_block_checks(generate_call *original, void *check)
+/* in place of tcg_gen_code */
+EXPORT int timevm_generate_code(void *context, struct translation_block *block)
 {
-    original_generate_call = original;
-    block_check = check;
+    complete_count(context, block, block->size >> WORD, block->pc + block->size);
+    return generator.code(context, block);
 }
 
 /* for Python: emulate until something stops it; Unicorn's error code */

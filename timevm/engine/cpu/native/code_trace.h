@@ -13,7 +13,7 @@ static inline uint32_t trace_mark(uint64_t granule)
     return (uint32_t)(granule ^ granule >> 19 << 16) & TRACE_MASK;
 }
 
-/* a block of `size` bytes at `pc` runs; too little to be measured */
+/* a block of `size` bytes at `pc` runs (inlined.c does the same in translated code) */
 static inline void trace_block(uint8_t *marks, uint64_t pc, uint32_t size)
 {
     uint64_t first = pc >> TRACE_GRANULE_SHIFT, last = (pc + size - 1) >> TRACE_GRANULE_SHIFT;
@@ -22,19 +22,6 @@ static inline void trace_block(uint8_t *marks, uint64_t pc, uint32_t size)
     marks[trace_mark(last)] = 1;
     for (uint64_t granule = first + 1; granule < last; granule++)
         marks[trace_mark(granule)] = 1;
-}
-
-/* the same for a block that never leaves its page, where marks lie side by side */
-static inline void trace_block_in_page(uint8_t *marks, uint64_t pc, uint32_t size)
-{
-    uint8_t *mark = marks + trace_mark(pc >> TRACE_GRANULE_SHIFT);
-    uint32_t further = ((uint32_t)pc % (1 << TRACE_GRANULE_SHIFT) + size - 1) >> TRACE_GRANULE_SHIFT;
-
-    mark[0] = 1;
-    mark[further] = 1;
-    if (__builtin_expect(further > 1, 0))
-        while (--further)
-            mark[further] = 1;
 }
 
 #endif

@@ -6,25 +6,11 @@
 #ifndef TIMEVM_COUNTED_H
 #define TIMEVM_COUNTED_H
 
-#include "common.h"
+#include "inlined.h"
 
 #include <stddef.h>
 
 /* ---- Unicorn's structures as far as they are used; x86_64_private.py and riscv64_private.py prove them ---- */
-
-/* TranslationBlock: one piece of translated code */
-struct translation_block {
-    uint64_t pc; /* linear: cs_base + eip on x86 */
-    uint64_t cs_base; /* 0 on RISC-V */
-    uint32_t flags;
-    uint16_t size, icount; /* guest bytes, instructions */
-    uint32_t cflags;
-    uint32_t trace;
-    uint8_t *code; /* what it was translated to; behind it, where each instruction begins (sleb128) */
-    uint64_t code_size;
-    void *original, *next_in_page[2];
-    uint64_t page[2]; /* RAM offsets of the pages it comes from */
-};
 
 #define BLOCK_LIMIT 0x7fffu /* in cflags: it was to have at most so many instructions */
 
@@ -104,7 +90,7 @@ struct counted {
     uint64_t code_page_count;
     struct ram_range ram[MAX_RAM_RANGES];
     uint32_t ram_count;
-    uint32_t padding;
+    uint32_t block_checks; /* leave in Unicorn's check for a stop at the start of each block */
     uint8_t *executed; /* marks of the code that ran (timevm/engine/cpu/code_trace.py); NULL: nobody asks */
 };
 
@@ -129,6 +115,7 @@ static inline int is_running(const void *cpu_state)
 
 void timevm_block(void *unicorn, uint64_t pc, uint32_t size, struct translation_block *block);
 int run_counted(struct counted *cpu);
+void begin_block(struct counted *cpu, struct translation_block *block, uint64_t pc, uint32_t size);
 int64_t next_number(const uint8_t **at);
 unsigned place_in_block(const struct translation_block *block, uint64_t address);
 int has_breakpoint(const struct counted *cpu, uint64_t address);

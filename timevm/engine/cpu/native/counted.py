@@ -64,6 +64,6 @@ class Counted(ctypes.Structure):
         ("code_page_count", c_uint64),
         ("ram", RamRange * MAX_RAM_RANGES),
         ("ram_count", c_uint32),
-        ("padding", c_uint32),
+        ("block_checks", c_uint32),
         ("executed", c_void_p),
     ]

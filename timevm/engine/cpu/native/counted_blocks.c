@@ -5,18 +5,47 @@
 
 _Thread_local struct counted *running __attribute__((tls_model("initial-exec")));
 
-/* UC_HOOK_BLOCK: `block` is about to run; about 2 ns */
+/* UC_HOOK_BLOCK where the budget is used up: `block` is about to run, and was paid for */
 EXPORT void timevm_block(void *unicorn, uint64_t pc, uint32_t size, struct translation_block *block)
 {
     struct counted *cpu = running;
-    int64_t count = block->icount;
 
-    (void)unicorn;
-    if (__builtin_expect(cpu->engine.budget < count, 0))
-        slow_block(cpu, count);
+    (void)unicorn, (void)pc, (void)size;
+    cpu->engine.budget += block->icount;
+    slow_block(cpu, block->icount);
+    cpu->engine.budget -= block->icount;
+    cpu->block = block;
+}
+
+/* In place of tcg_gen_callN.  Instead of the block hook, the count itself.  The check at the start of each block is left
+   out: whatever ends a run here leaves the block by itself (stop_here, an exception, a halt), and the block hook sees
+   kicks. */
+EXPORT void timevm_generate_call(void *context, void *helper, void *result, int count, void **arguments)
+{
+    struct counted *cpu = running;
+
+    if (cpu && helper == generator.block_check && !cpu->block_checks)
+        return;
+    if (cpu && helper == (void *)timevm_block)
+        inline_count(context, helper, (uintptr_t)cpu->block_hook->user, &cpu->engine.budget, (uint64_t *)&cpu->block,
+                     cpu->executed);
+    else
+        generator.call(context, helper, result, count, arguments);
+}
+
+/* in place of tcg_gen_code */
+EXPORT int timevm_generate_code(void *context, struct translation_block *block)
+{
+    complete_count(context, block, block->icount, (uintptr_t)block);
+    return generator.code(context, block);
+}
+
+/* what translated code does by itself for a block without marks of its own */
+void begin_block(struct counted *cpu, struct translation_block *block, uint64_t pc, uint32_t size)
+{
     if (cpu->executed)
         trace_block(cpu->executed, pc, size);
-    cpu->engine.budget -= count;
+    cpu->engine.budget -= block->icount;
     cpu->block = block;
 }
 

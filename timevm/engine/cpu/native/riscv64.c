@@ -1,8 +1,6 @@
 /* Blocks, stops, devices. */
 #include "riscv64.h"
 
-#include "code_trace.h"
-
 /* ---- blocks ---- */
 
 /* The rare side of the block hook, at a block start with `count` instructions to come.  Costs about 50 ns, once every
@@ -56,6 +54,7 @@ EXPORT void timevm_riscv64_marked_block(void *unicorn, uint64_t pc, uint32_t siz
 {
     struct riscv64 *cpu = running_cpu();
 
+    (void)unicorn;
     if (cpu->common.engine.budget < block->icount)
         slow_block(&cpu->common, block->icount);
     cpu->common.block = 0;
@@ -63,7 +62,7 @@ EXPORT void timevm_riscv64_marked_block(void *unicorn, uint64_t pc, uint32_t siz
         cpu->common.engine.block_end = pc;
         meet_stop(&cpu->common.engine, STOP_BREAKPOINT, pc, pc, 0, 0);
     }
-    timevm_block(unicorn, pc, size, block);
+    begin_block(&cpu->common, block, pc, size);
 }
 
 /* for Python: run until something stops it; Unicorn's error code */

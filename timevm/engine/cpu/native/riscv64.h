@@ -36,8 +36,6 @@ struct riscv64 {
     uint64_t timer_compare; /* stimecmp */
     uint32_t timer_is_ours; /* the guest has written it since it last asked its firmware for a timer */
     uint32_t timer_line;    /* the firmware's timer interrupt, as the board drives it */
-
-    uint32_t block_checks; /* leave in Unicorn's check for a stop at the start of each block */
 };
 
 /* what stood in the slots before */
@@ -50,8 +48,6 @@ struct originals {
     void (*watched_access)(void *cpu_state, uint64_t address, uint64_t length, uint32_t attributes, int kind,
                            uintptr_t host_pc);
     uint32_t (*update_pending)(void *cpu_state, uint32_t mask, uint32_t value);
-    void (*generate_call)(void *context, void *helper, void *result, int count, void **arguments);
-    void *block_check; /* the helper that looks for a stop before each block */
     struct register_calls counter, time, enabled, supervisor_enabled, translation, timer_compare, inhibited;
 };
 

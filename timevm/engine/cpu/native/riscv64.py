@@ -27,8 +27,6 @@ class Originals(ctypes.Structure):
         ("is_data_watched", c_void_p),
         ("watched_access", c_void_p),
         ("update_pending", c_void_p),
-        ("generate_call", c_void_p),
-        ("block_check", c_void_p),
         ("counter", RegisterCalls),
         ("time", RegisterCalls),
         ("enabled", RegisterCalls),
@@ -59,7 +57,6 @@ class Riscv64(ctypes.Structure):
         ("timer_compare", c_uint64),
         ("timer_is_ours", c_uint32),
         ("timer_line", c_uint32),
-        ("block_checks", c_uint32),
     ]
 
 

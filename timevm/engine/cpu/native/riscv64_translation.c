@@ -71,15 +71,6 @@ EXPORT void timevm_riscv64_translate(const struct translator_calls *calls, struc
     original.translate(&cpu->common.translator, translation, cpu_state, block, limit);
 }
 
-/* In place of tcg_gen_callN: the check at the start of each block is left out.  Whatever ends a run here leaves the block
-   by itself (stop_here, a trap, WFI), and the block hook sees kicks. */
-EXPORT void timevm_riscv64_generate_call(void *context, void *helper, void *result, int count, void **arguments)
-{
-    if (helper == original.block_check && running && !running_cpu()->block_checks)
-        return;
-    original.generate_call(context, helper, result, count, arguments);
-}
-
 /* ---- stores ---- */
 
 /* in the place of tlb_set_page: a new entry for a page without code is fast at once */

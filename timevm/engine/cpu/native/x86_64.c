@@ -1,5 +1,4 @@
 /* Blocks, stops, devices and time. */
-#include "code_trace.h"
 #include "x86_64.h"
 
 #include <stddef.h>
@@ -94,10 +93,7 @@ EXPORT void timevm_x86_marked_block(void *unicorn, uint64_t pc, uint32_t size, s
         keep_flags(cpu);
     if (block->cflags & BLOCK_SHOWS)
         show_exceptions(cpu->common.env);
-    if (cpu->common.executed)
-        trace_block(cpu->common.executed, pc, size);
-    engine->budget -= block->icount;
-    cpu->common.block = block;
+    begin_block(&cpu->common, block, pc, size);
 }
 
 /* for Python: run until something stops it */
