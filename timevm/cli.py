@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -14,6 +15,8 @@ from timevm.errors import TimevmError
 ARCHITECTURES = ("aarch64", "x86_64", "i386", "riscv64")
 SHELLS = ("bash", "zsh", "fish")
 _INTERRUPTED = 130
+#: what a full disk says
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _USAGE = """\
 usage: timevm COMMAND …
@@ -59,6 +62,10 @@ def main_system_riscv64() -> int:
 
 def _guarded(program: str, work: Callable[[], int]) -> int:
     """Whatever happens, the user sees sentences and no traceback."""
+    return _write_out(program, _outcome(program, work))
+
+
+def _outcome(program: str, work: Callable[[], int]) -> int:
     try:
         return work()
     except TimevmError as error:
@@ -67,16 +74,38 @@ def _guarded(program: str, work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # whoever read our output has gone; the interpreter must not complain about that once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            _complain(program, f"cannot write the output: {error.strerror}")
+            return 1
         if os.environ.get("TIMEVM_DEBUG"):
             raise
         _complain(
             program, f"a bug in timevm ({type(error).__name__}: {error}); TIMEVM_DEBUG=1 shows where, please report it"
         )
         return 1
+
+
+def _write_out(program: str, code: int) -> int:
+    """What waits in buffers is written now: at its exit the interpreter would fail in its own words, with code 120."""
+    try:
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+    except OSError as error:
+        _drop_output()
+        if code == 0:
+            _complain(program, f"cannot write the output: {error.strerror}")
+            return 1
+    return code
+
+
+def _drop_output() -> None:
+    """Whoever read our output has gone; the interpreter must not complain about that once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(program: str, text: str) -> None:
