@@ -353,4 +353,5 @@ async def _survives(machine: Toy, client: Client) -> None:
             answer = await client.receive()
             if answer == b"%x" % (await machine.vm.replay_info()).icount:
                 break
+            client.send(b"qTimevm.Icount")  # one that detached let it run on meanwhile
     client.close()
