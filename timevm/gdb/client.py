@@ -32,6 +32,8 @@ class Client:
     """From the features of its ``qSupported``; one that never asked has none."""
 
     features: frozenset[str] = frozenset()
+    #: it asked for something that only LLDB has
+    is_lldb: bool = False
 
     @property
     def is_gdb(self) -> bool:

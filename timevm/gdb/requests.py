@@ -28,6 +28,7 @@ class Ask(Enum):
     ATTACHED = "qAttached"
     SYMBOLS = "qSymbol"
     NO_ACKNOWLEDGEMENTS = "QStartNoAckMode"
+    THREAD_SUFFIX = "QThreadSuffixSupported"
     PHYSICAL_MEMORY = "qqemu.PhyMemMode"
     STEP_BITS = "qqemu.sstepbits"
     STEP_FLAGS = "qqemu.sstep"
@@ -154,6 +155,13 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryRegionAt:
+    """``qMemoryRegionInfo:address``"""
+
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
 class Monitor:
     """``qRcmd``: a line for the human monitor."""
 
@@ -191,6 +199,7 @@ Request = (
     | InsertStop
     | RemoveStop
     | Transfer
+    | MemoryRegionAt
     | Monitor
     | SetPhysicalMemory
     | SetStepFlags

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from timevm.engine.control.port import MachinePort, ReplayMode, Stops, VmPort
@@ -20,6 +20,7 @@ from timevm.gdb.requests import (
     Ask,
     Continue,
     InsertStop,
+    MemoryRegionAt,
     Monitor,
     ReadMemory,
     ReadRegister,
@@ -38,30 +39,16 @@ from timevm.gdb.requests import (
     WriteRegister,
     WriteRegisters,
 )
-from timevm.gdb.stop_reply import Signal, stopped
+from timevm.gdb.sentences import LOOK_BACK, NO_RECORDING, WRITE_REFUSALS, moved
+from timevm.gdb.stop_reply import EXITED, Signal, stopped
 from timevm.gdb.stop_table import StopTable
-from timevm.gdb.target_description import memory_map_document
+from timevm.gdb.target_description import memory_map_document, memory_region
 
 #: carries out a line of the human monitor and returns what it prints
 MonitorLine = Callable[[str], Awaitable[str]]
 
-_HELPER = Path(__file__).with_name("gdbinit.py")
 #: of QEMU's bits for a step: with interrupts, with timers.  Ours is exactly what the guest does
 _STEP_FLAGS = 1
-_MOVED = (
-    "timevm: the machine is at another moment now (instruction {icount}); gdb still shows the one before. "
-    "'maint flush register-cache' and 'maint flush dcache' make it look again, and with 'source {helper}' it does so "
-    "by itself\n"
-)
-_WRITE_REFUSALS = {
-    ReplayMode.PLAY: "registers and memory cannot be written while replaying: what happened stays as it was",
-    ReplayMode.RECORD: "registers and memory cannot be written while recording: the recording would not know of it",
-}
-
-_LOOK_BACK = (
-    "the machine is being recorded: 'monitor look_back' ends the recording here and makes this its replay; then one "
-    "can go back"
-)
 
 Handler = Callable[[Any], Awaitable[list[bytes]]]
 
@@ -99,6 +86,7 @@ class GdbSession:
             InsertStop: self._change_stops,
             RemoveStop: self._change_stops,
             Transfer: self._transfer,
+            MemoryRegionAt: self._memory_region,
             Monitor: self._monitor,
             SetPhysicalMemory: self._set_physical_memory,
             SetStepFlags: self._set_step_flags,
@@ -116,6 +104,7 @@ class GdbSession:
             Ask.THREAD_DESCRIPTION: self._thread_description,
             Ask.ICOUNT: self._icount,
             Ask.REFRESHES: self._note_refreshes,
+            Ask.THREAD_SUFFIX: self._note_lldb,
         }
 
     async def open(self) -> None:
@@ -187,7 +176,7 @@ class GdbSession:
     # -- who we are to each other
 
     async def _supported(self, request: Supported) -> list[bytes]:
-        self._client = Client(request.features)
+        self._client = replace(self._client, features=request.features)
         features = [
             f"PacketSize={PACKET_SIZE:x}",
             *("qXfer:features:read+", "qXfer:memory-map:read+", "qXfer:threads:read+"),
@@ -232,10 +221,11 @@ class GdbSession:
     async def _kill(self) -> list[bytes]:
         self.over = True
         await self._vm.quit()
-        return []
+        return [EXITED] if self._client.is_lldb else []
 
     async def _kill_and_answer(self) -> list[bytes]:
-        return [*await self._kill(), OK]
+        await self._kill()
+        return [OK]
 
     # -- registers and memory
 
@@ -261,7 +251,7 @@ class GdbSession:
         return await self._alter(state_access.write_registers(self._architecture.general, request.data))
 
     async def _alter(self, change: Callable[[MachinePort], None]) -> list[bytes]:
-        refusal = _WRITE_REFUSALS.get(self._vm.mode)
+        refusal = WRITE_REFUSALS.get(self._vm.mode)
         if refusal is not None:
             return self._client.refusal(refusal)
         await self._vm.inspect(change)
@@ -275,7 +265,7 @@ class GdbSession:
     async def _write_memory(self, request: WriteMemory) -> list[bytes]:
         if not request.data:
             return [OK]  # gdb asks in this way whether we know `X`
-        refusal = _WRITE_REFUSALS.get(self._vm.mode)
+        refusal = WRITE_REFUSALS.get(self._vm.mode)
         if refusal is not None:
             return self._client.refusal(refusal)
         done = await self._vm.inspect(state_access.write_memory(request.address, request.data, physical=self._physical))
@@ -299,6 +289,9 @@ class GdbSession:
             return [error_code(BAD_REQUEST)]
         end = request.offset + min(request.length, PACKET_SIZE - 1)
         return [(b"m" if end < len(data) else b"l") + data[request.offset : end]]
+
+    async def _memory_region(self, request: MemoryRegionAt) -> list[bytes]:
+        return [memory_region(self._memory_map, request.address).encode()]
 
     def _threads(self) -> str:
         identifier = self._client.thread().decode()
@@ -349,8 +342,8 @@ class GdbSession:
         if self._vm.mode is ReplayMode.PLAY:
             return []
         if self._vm.mode is ReplayMode.RECORD:
-            return self._client.refusal(_LOOK_BACK)
-        return self._client.refusal("going back needs a replay: start timevm with -icount shift=…,rr=replay,rrfile=…")
+            return self._client.refusal(LOOK_BACK)
+        return self._client.refusal(NO_RECORDING)
 
     # -- timevm's own
 
@@ -377,11 +370,16 @@ class GdbSession:
         except TimevmError:
             after = before  # it said `quit`
         if after != before and not self._refreshes:
-            answer += console(_MOVED.format(icount=after[0], helper=_HELPER))
+            answer += console(moved(self._client, after[0]))
         return [*answer, OK]
 
     async def _icount(self) -> list[bytes]:
         return [b"%x" % (await self._where())[0]]
+
+    async def _note_lldb(self) -> list[bytes]:
+        """Nobody else asks for that.  We do not have it."""
+        self._client = replace(self._client, is_lldb=True)
+        return [b""]
 
     async def _note_refreshes(self) -> list[bytes]:
         """Our gdbinit.py is there: it looks again after each ``monitor`` by itself."""

@@ -42,6 +42,15 @@ def history_begins(client: Client) -> bytes:
     return stopped(client, reason=b"replaylog:begin;")
 
 
+def history_ends(client: Client, told: str) -> bytes:
+    """LLDB up to 19 does not know ``replaylog``: it takes the stop for the end of its step, whose place is not behind
+    it yet, and steps again, for ever.  An exception ends whatever it is doing; one that knows both takes the last."""
+    reason = b"replaylog:end;"
+    if client.is_lldb:
+        reason = b"reason:exception;description:%b;%b" % (told.encode().hex().encode(), reason)
+    return stopped(client, reason=reason)
+
+
 def _breakpoint(client: Client, stop: DebugStop, table: StopTable) -> bytes:
     kinds = table.kinds_at(stop.pc)
     if StopKind.SOFTWARE in kinds and client.announced("swbreak"):
@@ -63,8 +72,8 @@ def forward_reply(client: Client, result: RunResult, table: StopTable, *, step: 
     if result.stop is not None:
         return [debug_reply(client, result.stop, table)]
     if result.end in _ENDS:
-        end = stopped(client, reason=b"replaylog:end;") if replaying else stopped(client, Signal.QUIT)
-        return [*_told(result), end]
+        end = history_ends(client, result.detail or "the recording ends here") if replaying else None
+        return [*_told(result), end or stopped(client, Signal.QUIT)]
     if step and result.end is RunEnd.LIMIT:
         return [stopped(client)]
     return [*_told(result), stopped(client, _SIGNALS.get(result.end, Signal.TRAP))]

@@ -91,18 +91,37 @@ class Architecture:
             yield f"<feature name={quoteattr(feature.name)}>\n{feature.types}{''.join(lines)}</feature>\n"
 
 
+#: virtual addresses that no processor of ours can map: from 57 bits on (RISC-V's Sv57) to the upper half
+_NEVER_MAPPED = (1 << 57, 1 << 63)
+
+
+def _pieces(regions: Sequence[MemoryRegion]) -> list[tuple[int, int]]:
+    """Begin and end of each, in order; no gap is between them."""
+    edges = {0, 1 << 63, 1 << 64}
+    for region in regions:
+        if region.kind == "ram":
+            edges |= {region.base, region.base + region.size}
+    return list(pairwise(sorted(edges)))
+
+
+def memory_region(regions: Sequence[MemoryRegion], address: int) -> str:
+    """``qMemoryRegionInfo``, which LLDB asks instead.
+
+    It looks for a place where nothing is, for what it keeps to itself, and goes round and round if there is none.
+    """
+    edges = {*_NEVER_MAPPED, *(edge for piece in _pieces(regions) for edge in piece)}
+    start, end = next((start, end) for start, end in pairwise(sorted(edges)) if start <= address < end)
+    rights = "" if _NEVER_MAPPED[0] <= start < _NEVER_MAPPED[1] else "permissions:rwx;"
+    return f"start:{start:x};size:{end - start:x};{rights}"
+
+
 def memory_map_document(regions: Sequence[MemoryRegion]) -> str:
     """``qXfer:memory-map``: RAM by itself, and everything between as memory too.
 
     gdb does not touch what is on no map, and addresses are virtual: any of them may be mapped.
     """
-    edges = {0, 1 << 63, 1 << 64}
-    for region in regions:
-        if region.kind == "ram":
-            edges |= {region.base, region.base + region.size}
-    places = sorted(edges)
     entries = "".join(
-        f'<memory type="ram" start="{start:#x}" length="{end - start:#x}"/>\n' for start, end in pairwise(places)
+        f'<memory type="ram" start="{start:#x}" length="{end - start:#x}"/>\n' for start, end in _pieces(regions)
     )
     return (
         '<?xml version="1.0"?>\n'
