@@ -43,8 +43,10 @@ def history_begins(client: Client) -> bytes:
 
 
 def history_ends(client: Client, told: str) -> bytes:
-    """LLDB up to 19 does not know ``replaylog``: it takes the stop for the end of its step, whose place is not behind
-    it yet, and steps again, for ever.  An exception ends whatever it is doing; one that knows both takes the last."""
+    """LLDB 14 does not know ``replaylog``: to it this is a step that has not arrived yet, and it steps again, for ever.
+
+    An exception ends whatever it is doing.  ``replaylog`` comes last, for one that knows both.
+    """
     reason = b"replaylog:end;"
     if client.is_lldb:
         reason = b"reason:exception;description:%b;%b" % (told.encode().hex().encode(), reason)
