@@ -36,6 +36,8 @@ CSR = {
     "mcause": 0x342,
     "mtval": 0x343,
     "mip": 0x344,
+    "pmpcfg0": 0x3A0,
+    "pmpaddr0": 0x3B0,
     "mcycle": 0xB00,
     "cycle": 0xC00,
     "time": 0xC01,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Callable
 from typing import Any
 
 import xxhash
@@ -29,6 +30,8 @@ class Device:
         self.board = board
         self.reads = 0
         self.log: list[tuple[str, int, int, int]] = []
+        #: what a write does besides
+        self.effect: Callable[[], None] = lambda: None
 
     def read(self, offset: int, size: int) -> int:
         self.log.append(("read", self.board.cpu.icount, offset, size))
@@ -41,6 +44,7 @@ class Device:
             self.board.cpu.set_interrupt(self.board.line, bool(value & 1))
         elif offset == OFF:
             self.board.cpu.ask_stop(StopKind.POWER_OFF, value)
+        self.effect()
 
 
 class RiscvBoard:

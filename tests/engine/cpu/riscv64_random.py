@@ -2,8 +2,8 @@
 
 Arithmetic, memory (aligned or not, RAM, nothing, a device that pulses an interrupt), reservations and atomics, floating
 point, control registers, traps of all kinds, stores into the program itself.  The trap handler counts what it sees and
-goes on behind the instruction.  In S-mode with paging too: page faults, a page whose rights change, the program written
-through another mapping, a timer that fires.
+goes on behind the instruction.  In S-mode with paging too: page faults, pages whose table entries change with a fence
+behind that or none, the program written through another mapping, a timer that fires.
 
 ``python -m tests.engine.cpu.riscv64_random FIRST COUNT`` runs so many in each of the two modes.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.engine.cpu import riscv64_assembler as a
 from tests.engine.cpu.riscv64_board import COUNTER, DATA, DEVICE, HANDLER, HOLE, LINE, RAM, RiscvBoard
-from tests.engine.cpu.riscv64_tables import ACCESSED, DIRTY, READ, VIRTUAL, WRITE, Tables
+from tests.engine.cpu.riscv64_tables import ACCESSED, DIRTY, READ, VALID, VIRTUAL, WRITE, Tables
 from timevm.engine.cpu.base import StopKind
 from timevm.engine.cpu.sbi import Arguments, SbiOutcome
 
@@ -74,22 +74,27 @@ MACHINE = Mode("m", "meip", a.MRET, 0x800, 8)
 SUPERVISOR = Mode("s", "seip", a.SRET, 0x220, 2)
 
 
-def _of_supervisor(rng: random.Random, rd: int, may_change_tables: bool) -> list[int]:
-    """The data's page becomes read-only or writable again; or the timer is set."""
-    if rng.random() < 0.5:
-        if not may_change_tables:
-            return []
-        # No branch leads behind the store: how long an old translation lives without a fence is Unicorn's business.
-        change = [a.load(rd, ENTRY_AT), a.addi(2, 0, WRITE), a.xor(rd, rd, 2), a.store(rd, ENTRY_AT), a.SFENCE_VMA]
-        return [a.NOP] * 3 + change
+#: of an entry's two low bytes, what may change: rights, marks of use, the lowest bits of the frame
+CHANGES = (VALID, WRITE, READ | WRITE, ACCESSED, DIRTY, ACCESSED | DIRTY, 0x400, ACCESSED | 0x400)
+
+
+def _of_supervisor(rng: random.Random, rd: int) -> list[int]:
+    """The table entry of the data's page, or of the program's other mapping, changes; or the timer is set."""
+    if rng.random() < 0.7:
+        bits, at, fence = rng.choice(CHANGES), rng.choice((0, 0, 0, 64)), rng.choice(([], [], [a.SFENCE_VMA]))
+        constant = [a.addi(2, 0, bits if bits < 0x800 else bits - 0x1000)]
+        if at == 0 and rng.random() < 0.3:
+            return [*constant, a.atomic(4, rd, ENTRY_AT, 2, rng.random() < 0.5), *fence]
+        kind = rng.choice((1, 2, 3, 3))
+        return [*constant, a.load(rd, ENTRY_AT, at, kind), a.xor(rd, rd, 2), a.store(rd, ENTRY_AT, at, kind), *fence]
     return [a.csrr(rd, "time"), a.addi(rd, rd, rng.randrange(6)), a.csrw("stimecmp", rd)]
 
 
-def _one(rng: random.Random, mode: Mode, may_change_tables: bool) -> list[int]:
+def _one(rng: random.Random, mode: Mode) -> list[int]:
     rd, rs1, rs2 = (rng.choice(REGISTERS) for _ in range(3))
     c1, c2 = rng.choice(COMPRESSED), rng.choice(COMPRESSED)
     offset = rng.randrange(-256, 256)
-    match rng.randrange(25):
+    match rng.randrange(27 if mode is SUPERVISOR else 25):
         case 0:
             return [a.addi(rd, rs1, rng.randrange(-2048, 2048))]
         case 1:
@@ -151,7 +156,7 @@ def _one(rng: random.Random, mode: Mode, may_change_tables: bool) -> list[int]:
             return [*a.load_constant(rd, a.addi(rs1, rs1, 1)), a.store(rd, PROGRAM_AT, place, 2), *fence]
         case _:
             if mode is SUPERVISOR and rng.random() < 0.7:
-                return _of_supervisor(rng, rd, may_change_tables)
+                return _of_supervisor(rng, rd)
             status, enabled = mode.register("status"), mode.register("ie")
             unmask = a.csrsi(status, mode.interrupts_on)
             return [rng.choice((unmask, a.csrrc(0, enabled, rs1), a.csrw(enabled, SUM), a.SFENCE_VMA))]
@@ -161,7 +166,7 @@ def program(seed: int, mode: Mode) -> bytes:
     rng = random.Random(seed)
     text = a.code(a.csrr(20, mode.register("status")))
     while len(text) < 0x700:
-        text += a.code(*_one(rng, mode, may_change_tables=len(text) > 4 * OVERWRITTEN + 4))
+        text += a.code(*_one(rng, mode))
     # a store may have made an instruction of four bytes out of the last one of two
     return text + a.code(a.NOP, a.NOP, a.NOP, a.NOP, a.jal(0, -len(text) - 16))
 
@@ -234,7 +239,7 @@ class Bench:
         self._prepare(seed)
         rng = random.Random(seed)
         while self._run(min(LENGTH, self.board.cpu.icount + rng.choice(sizes))):
-            if rng.random() < 0.02:
+            if rng.random() < 0.1:
                 self.board.cpu.restore(self.board.cpu.state())
             elif rng.random() < 0.02:
                 self.board.cpu.flush_translations()

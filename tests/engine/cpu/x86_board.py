@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Callable
 from typing import Any
 
 import xxhash
@@ -114,6 +115,8 @@ class Device:
         self.board = board
         self.reads = 0
         self.log: list[tuple[str, int, int, int]] = []
+        #: what a write does besides
+        self.effect: Callable[[], None] = lambda: None
 
     def read(self, offset: int, size: int) -> int:
         self.log.append(("read", self.board.cpu.icount, offset, size))
@@ -126,6 +129,7 @@ class Device:
             self.board.cpu.set_interrupt("intr", bool(value & 1))
         elif offset == OFF:
             self.board.cpu.ask_stop(StopKind.POWER_OFF)
+        self.effect()
 
 
 class Board:
@@ -160,6 +164,12 @@ class Board:
 
     def number(self, address: int, size: int = 8) -> int:
         return int.from_bytes(self.read(address, size), "little")
+
+    def copy_to(self, other: Board) -> None:
+        """As a checkpoint that is restored in another process."""
+        other.memory[:] = self.memory[:]
+        other.cpu.restore(self.cpu.state())
+        other.device.reads, other.device.log = self.device.reads, self.device.log
 
     def run(self, limit: int = FOREVER) -> Stop:
         return self.cpu.run(limit)

@@ -2,8 +2,8 @@
 
 A program is a row of chunks.  A fault of any kind is logged (vector, error code, address, flags, CR2, a checksum of the
 registers) and execution goes on at the next chunk, so that programs may consist of anything; the kernel's pages are not
-accessible to them, two pages of their data are read-only, and behind RAM 2 MiB of nothing are mapped.  A few
-interrupts come at random.
+accessible to them, two pages of their data are read-only, and behind RAM 2 MiB of nothing are mapped.  The table of
+their data is, too, and they change it without an invalidation.  A few interrupts come at random.
 ``python -m tests.engine.cpu.x86_random MODE FIRST COUNT`` runs many.
 """
 
@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import Any
 
 from tests.engine.cpu.x86_assembler import link
-from tests.engine.cpu.x86_board import CODE, LONG_MODE, Board
+from tests.engine.cpu.x86_board import CODE, Board
+from tests.engine.cpu.x86_random_kernel import KERNEL, WITH_ERROR_CODE
 from timevm.engine.cpu.base import StopKind
 
 USER_CODE, USER_DATA, USER_STACK = 0x20_0000, 0x28_0000, 0x3F_0000
@@ -28,169 +29,6 @@ MODES = {
     "16": (0x43, 0x4B, 0, 0, 0xF000),
 }
 LENGTH = 500  # instructions of a run, the kernel's included
-
-WITH_ERROR_CODE = (8, 10, 11, 12, 13, 14, 17)
-STUBS = "\n".join(
-    f".balign 16\nstub{vector}: {'nop; nop' if vector in WITH_ERROR_CODE else 'push 0'}\n push {vector}\n jmp common"
-    for vector in range(32)
-)
-KERNEL = (
-    LONG_MODE.replace(
-        "    .quad 0\ntss:", "    .quad 0\n    .quad 0x0000fb200000ffff, 0x0000f3280000ffff\ntss:"
-    ).replace(
-        "mov [edi], eax\n    add eax, 0x200000",
-        "mov [edi], eax\n    add eax, 0x200000\n    cmp edi, 0x6008\n    jbe 2f\n    xor eax, eax\n2:",
-    )
-    + """
-    mov dword ptr [0x6000], 0x83
-    mov dword ptr [0x6008], 0x9007
-    mov edi, 0x9000
-    mov eax, 0x200007
-6:  mov [rdi], eax
-    add eax, 0x1000
-    add edi, 8
-    cmp edi, 0xa000
-    jne 6b
-    mov dword ptr [0x9000 + 8 * 0x84], 0x284005
-    mov dword ptr [0x9000 + 8 * 0x83], 0x283005
-    mov rax, cr3
-    mov cr3, rax
-    mov ebx, 0x8000
-    lea rcx, [rip + stub0]
-    lea rdx, [rip + stub1]
-    sub rdx, rcx
-    xor edi, edi
-3:  mov rax, rcx
-    mov [rbx], ax
-    mov word ptr [rbx + 2], 8
-    mov word ptr [rbx + 4], 0x8e00
-    cmp edi, 3
-    je 5f
-    cmp edi, 4
-    jne 4f
-5:  mov word ptr [rbx + 4], 0xee00
-4:  shr rax, 16
-    mov [rbx + 6], ax
-    mov dword ptr [rbx + 8], 0
-    mov dword ptr [rbx + 12], 0
-    add ebx, 16
-    add rcx, rdx
-    inc edi
-    cmp edi, 32
-    jne 3b
-    lea rax, [rip + irq]
-    mov ebx, 0x8400
-    mov [rbx], ax
-    mov word ptr [rbx + 2], 8
-    mov word ptr [rbx + 4], 0x8e00
-    shr rax, 16
-    mov [rbx + 6], ax
-    mov dword ptr [rbx + 8], 0
-    mov rax, 0x600
-    mov rcx, cr4
-    or rax, rcx
-    mov cr4, rax
-    jmp start
-.balign 16
-"""
-    + STUBS
-    + """
-common:
-    push rax
-    push rbx
-    mov rbx, [chunk + 8]
-    mov rax, [rsp + 16]
-    mov [rbx], rax
-    mov rax, [rsp + 24]
-    mov [rbx + 8], rax
-    mov rax, [rsp + 32]
-    mov [rbx + 16], rax
-    mov rax, [rsp + 48]
-    mov [rbx + 24], rax
-    mov rax, cr2
-    mov [rbx + 32], rax
-    mov rax, [rsp]
-    xor rax, [rsp + 8]
-    xor rax, rcx
-    add rax, rdx
-    xor rax, rsi
-    add rax, rdi
-    xor rax, rbp
-    add rax, [rsp + 56]
-    xor rax, r8
-    add rax, r9
-    xor rax, r10
-    add rax, r15
-    mov [rbx + 40], rax
-    fninit
-    add ebx, 64
-    and ebx, 0x1fffff
-    or ebx, 0x180000
-    mov [chunk + 8], rbx
-    mov rax, [chunk]
-    inc eax
-    and eax, 15
-    mov [chunk], rax
-    shl eax, 6
-    add eax, [place_of_code]
-    mov [rsp + 32], rax
-    mov eax, [selector]
-    mov [rsp + 40], rax
-    mov dword ptr [rsp + 48], 0x202
-    mov eax, [end_of_stack]
-    mov [rsp + 56], rax
-    mov eax, [data_selector]
-    mov [rsp + 64], rax
-    mov ds, eax
-    mov es, eax
-    pop rbx
-    pop rax
-    mov ebx, [place_of_data]
-    lea esi, [rbx + 0x1000]
-    lea edi, [rbx + 0x2000]
-    lea ebp, [rbx + 0x3000]
-    lea ebx, [rbx + 0x4000]
-    add rsp, 16
-    iretq
-irq:
-    push rax
-    mov rax, [rsp + 8]
-    add rax, [rsp + 24]
-    xor [interrupted], rax
-    rol qword ptr [interrupted], 7
-    pop rax
-    iretq
-.balign 16
-interrupted: .quad 0
-chunk: .quad 0, 0x180000
-selector: .quad 0
-data_selector: .quad 0
-place_of_code: .quad 0
-place_of_data: .quad 0
-end_of_stack: .quad 0
-start:
-    mov eax, [data_selector]
-    mov ds, eax
-    mov es, eax
-    push rax
-    mov eax, [end_of_stack]
-    push rax
-    push 0x202
-    mov eax, [selector]
-    push rax
-    mov eax, [place_of_code]
-    push rax
-    fninit
-    mov ebx, [place_of_data]
-    lea esi, [rbx + 0x1000]
-    lea edi, [rbx + 0x2000]
-    lea ebp, [rbx + 0x3000]
-    lea ebx, [rbx + 0x4000]
-    iretq
-"""
-)
-for name in ("chunk", "interrupted", "selector", "data_selector", "place_of_code", "place_of_data", "end_of_stack"):
-    KERNEL = KERNEL.replace(f"[{name}", f"[rip + {name}")
 
 
 def _operand(rng: random.Random, wide: bool) -> bytes:
@@ -225,8 +63,41 @@ IMMEDIATE_TWO_BYTE = frozenset((0x70, 0x71, 0x72, 0x73, 0xA4, 0xAC, 0xBA, 0xC2, 
 FLAG_WRITERS = (0x00, 0x08, 0x10, 0x18, 0x28, 0x30, 0x38)
 
 
+#: of the low bytes of an entry, what may change: presence, rights, marks of use, the frame's lowest bit
+CHANGES = (0x01, 0x02, 0x04, 0x20, 0x40, 0x60, 0x1000, 0x1020, 0x1060)
+
+
+def table_change(rng: random.Random, mode: str) -> bytes:
+    """Of the entry of one of the data's first five pages, at 0x400 in the page of tables, 0xF000 behind the data."""
+    base, size = MODES[mode][3] + 0xF400 + 8 * rng.randrange(5), rng.choice((1, 2, 4))
+    wide = mode != "16"
+    kind, bits = rng.randrange(5), rng.choice(CHANGES)
+    shift = rng.choice((0, 0, 8)) if size > 1 else 8 if bits > 0x1000 and rng.random() < 0.5 else 0
+
+    def absolute(opcode: bytes, reg: int) -> bytes:
+        at = base + (-1 if shift and size > 1 else 1 if shift else 0)
+        if mode == "64":
+            return opcode + bytes([reg << 3 | 4, 0x25]) + at.to_bytes(4, "little")
+        return opcode + bytes([reg << 3 | (5 if wide else 6)]) + at.to_bytes(4 if wide else 2, "little")
+
+    def sized(opcode: int) -> bytes:
+        """By the size of an operand."""
+        return (b"\x66" if size != 1 and (size == 2) == wide else b"") + bytes([opcode | (size > 1)])
+
+    value = (bits << shift if size > 1 else bits >> shift) & (1 << 8 * size) - 1
+    if kind == 0:  # xor [entry], bits
+        return absolute(sized(0x80), 6) + value.to_bytes(size, "little")
+    if kind == 1:
+        return b"\xf0" + absolute(sized(0x80), 6) + value.to_bytes(size, "little")
+    # mov eax, [entry]; xor eax, bits; mov or xchg [entry], eax
+    load, change = absolute(sized(0x8A), 0), sized(0x34) + value.to_bytes(size, "little")
+    return load + change + absolute(sized(0x88 if kind < 4 else 0x86), 0)
+
+
 def instruction(rng: random.Random, mode: str) -> bytes:
     wide = mode != "16"
+    if rng.random() < 0.03:
+        return table_change(rng, mode)
     prefix = b""
     if rng.random() < 0.15:
         prefix += bytes([rng.choice((0x66, 0x66, 0xF2, 0xF3, 0xF0, 0x67, 0x64, 0x2E))])
@@ -355,7 +226,8 @@ class Bench:
         rng = random.Random(seed)
         end = self.start["icount"] + LENGTH
         while self.run(min(end, self.board.cpu.icount + rng.choice(sizes))) < end:
-            pass
+            if rng.random() < 0.05:
+                self.board.cpu.restore(self.board.cpu.state())
         return self.result()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from ctypes import c_uint64, c_void_p
 from typing import Any
 
+import numpy as np
 from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import unicorn_library
@@ -34,6 +35,7 @@ class CountedCpu(UnicornCpu):
     def _adopt_counted(self) -> None:
         """After ``_adopt``."""
         name = f"qemu_ram_addr_from_host_{self.suffix}"
+        self.native.flushes = 1
         self._ram_offset = unicorn_library.function(name, c_uint64, c_void_p, c_uint64)
         self._asked: tuple[StopKind, int | None] | None = None
         self._trace: CodeTrace | None = None
@@ -56,6 +58,9 @@ class CountedCpu(UnicornCpu):
         pages = max((entry.offset + entry.end - entry.base) // PAGE for entry in self.native.ram)
         self._code_pages = (counted.CodePage * pages)()
         self.native.code_pages = ctypes.addressof(self._code_pages)
+        # the host has memory for those that are used only
+        self._tables = np.zeros(pages * ctypes.sizeof(counted.Table), dtype=np.uint8)
+        self.native.tables = self._tables.ctypes.data
         self.native.code_page_count = pages
 
     def map_mmio(

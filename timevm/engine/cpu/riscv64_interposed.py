@@ -1,4 +1,4 @@
-"""Which of Unicorn's internal calls go to functions of ours on RISC-V (decisions 0150, 0152)."""
+"""Which of Unicorn's internal calls go to functions of ours on RISC-V (decisions 0150, 0152, 0170)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ FUNCTIONS = {
     "tlb_reset_dirty_by_vaddr_riscv64": "timevm_watch_by_address",
     "tb_invalidate_phys_page_fast_riscv64": "timevm_store_to_watched",
     "tlb_set_dirty_riscv64": "timevm_stop_watching",
+    "tlb_flush_riscv64": "timevm_flush_tlb",
     "translator_loop_riscv64": "timevm_riscv64_translate",
     "tlb_set_page_riscv64": "timevm_riscv64_fill",
     "cpu_watchpoint_address_matches_riscv64": "timevm_riscv64_is_data_watched",
@@ -26,6 +27,8 @@ TIME = 0xC01
 COUNTERS = (0xC00, 0xC02, 0xB00, 0xB02)
 PUBLIC_COUNTERS = range(0xC00, 0xC20)
 SUPERVISOR_ENABLED, ENABLED, TRANSLATION, TIMER_COMPARE, INHIBITED = 0x104, 0x304, 0x180, 0x14D, 0x320
+#: of physical memory protection: pmpcfg and pmpaddr
+PROTECTION, PROTECTED_ADDRESSES = range(0x3A0, 0x3A4), range(0x3B0, 0x3C0)
 #: helpers of floating point that do not do what their instruction does, in the order of ``riscv64_floats.c``
 HELPERS = (
     *("fadd_s", "fsub_s", "fmul_s", "fdiv_s", "fmin_s", "fmax_s", "fmin_d", "fmax_d"),
@@ -59,6 +62,8 @@ def interpose(library: Any) -> None:
         translation=calls_of(TRANSLATION),
         timer_compare=calls_of(TIMER_COMPARE),
         inhibited=calls_of(INHIBITED),
+        protection=calls_of(PROTECTION[0]),
+        protected_address=calls_of(PROTECTED_ADDRESSES[0]),
     )
     library.timevm_riscv64_set_originals(ctypes.addressof(originals))
     generator.interpose(library, "riscv64")
@@ -81,6 +86,8 @@ def interpose(library: Any) -> None:
     replace(TRANSLATION, write="write_translation")
     replace(TIMER_COMPARE, allowed="timer_compare_allowed", read="read_timer_compare", write="write_timer_compare")
     replace(INHIBITED, read="read_inhibited", write="write_inhibited")
+    for number in (*PROTECTION, *PROTECTED_ADDRESSES):
+        replace(number, write="write_protection")
     _replace_helpers(library)
     _interposed.append(originals)
 
@@ -89,6 +96,8 @@ def _replace_helpers(library: Any) -> None:
     """Decision 0142 says how."""
     addresses = [unicorn_library.exported(f"helper_{name}_riscv64") for name in HELPERS]
     library.timevm_riscv64_set_float_helpers((c_uint64 * len(addresses))(*addresses))
+    addresses.append(unicorn_library.exported("helper_mret_riscv64"))
+    library.timevm_riscv64_set_return(addresses[-1])
     places = linkage.places_of(addresses)
-    for name, address in zip(HELPERS, addresses, strict=True):
+    for name, address in zip((*HELPERS, "mret"), addresses, strict=True):
         linkage.redirect(places[address], address_of(library, f"timevm_riscv64_{name}"))

@@ -1,4 +1,4 @@
-"""Which of Unicorn's internal calls go to functions of ours on x86 (decisions 0080, 0083, 0140, 0142)."""
+"""Which of Unicorn's internal calls go to functions of ours on x86 (decisions 0080, 0083, 0140, 0142, 0170)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ FUNCTIONS = {
     "tlb_reset_dirty_by_vaddr_x86_64": "timevm_watch_by_address",
     "tb_invalidate_phys_page_fast_x86_64": "timevm_store_to_watched",
     "tlb_set_dirty_x86_64": "timevm_stop_watching",
+    "tlb_flush_x86_64": "timevm_flush_tlb",
     "translator_loop_x86_64": "timevm_x86_translate",
     "tlb_set_page_with_attrs_x86_64": "timevm_x86_fill",
+    "helper_ret_stb_mmu_x86_64": "timevm_x86_store_byte",
     "cpu_watchpoint_insert_x86_64": "timevm_x86_new_data_break",
     "cpu_watchpoint_address_matches_x86_64": "timevm_x86_is_data_watched",
     "cpu_check_watchpoint_x86_64": "timevm_x86_watched_access",
@@ -36,7 +38,7 @@ VECTOR_PLACES = (private.VECTORS, private.MXCSR, private.SSE_STATUS, private.X87
 FLOAT_HELPERS = ("f2xm1", "fyl2x", "fyl2xp1", "fpatan")
 FLOAT_PLACES = (private.FLOAT_TOP, private.FLOAT_STATUS, private.FLOAT_CONTROL, private.FLOAT_TAGS, private.FLOATS)
 #: all of them, and ours
-HELPERS = {name: f"timevm_x86_{name}" for name in VECTOR_HELPERS} | {
+HELPERS = {name: f"timevm_x86_{name}" for name in (*VECTOR_HELPERS, "wrmsr")} | {
     name: f"timevm_x87_{name}" for name in FLOAT_HELPERS
 }
 _interposed: list[object] = []
@@ -68,6 +70,7 @@ def _replace_helpers(library: Any) -> None:
     linkage.slot(UPDATE_MXCSR).value = address_of(library, "timevm_x86_update_mxcsr")
     floats = [*(addresses[name] for name in FLOAT_HELPERS), *FLOAT_PLACES]
     library.timevm_x87_set_helpers((c_uint64 * len(floats))(*floats))
+    library.timevm_x86_set_write_register(addresses["wrmsr"])
     places = linkage.places_of(addresses.values())
     for name, function in HELPERS.items():
         linkage.redirect(places[addresses[name]], address_of(library, function))

@@ -28,6 +28,7 @@ def native_cpu(env: int, time_shift: int, acknowledge: Any) -> hooks.X86:
         hidden_flags2=env + private.HIDDEN_FLAGS2,
         segments=env + private.SEGMENTS,
         control=env + private.CONTROL,
+        a20=env + private.A20_MASK,
         efer=env + private.EFER,
         star=env + private.STAR,
         lstar=env + private.LSTAR,

@@ -19,7 +19,17 @@ class RamRange(ctypes.Structure):
 
 
 class CodePage(ctypes.Structure):
-    _fields_ = [("writes", c_uint32), ("has_code", c_uint16), ("patience", c_uint16)]
+    _fields_ = [
+        ("writes", c_uint32),
+        ("has_code", c_uint16),
+        ("patience", c_uint16),
+        ("table", c_uint32),
+        ("filled", c_uint32),
+    ]
+
+
+class Table(ctypes.Structure):
+    _fields_ = [("first", c_uint64), ("entry_size", c_uint64), ("read", c_uint64 * 8)]
 
 
 class HookRecord(ctypes.Structure):
@@ -51,8 +61,9 @@ class Counted(ctypes.Structure):
         ("warp_ns", c_int64),
         ("time_shift", c_uint32),
         ("limit_requested", c_uint32),
-        ("store_meets_code", c_uint32),
+        ("store_is_watched", c_uint32),
         ("tlb_stale", c_uint32),
+        ("is_prepared", c_uint32),
         ("longest_block", c_uint32),
         ("breakpoint_count", c_uint32),
         ("breakpoints", c_void_p),
@@ -61,7 +72,11 @@ class Counted(ctypes.Structure):
         ("translate_instruction", c_void_p),
         ("code", c_void_p),
         ("code_pages", c_void_p),
+        ("tables", c_void_p),
+        ("flushes", c_uint32),
+        ("padding", c_uint32),
         ("code_page_count", c_uint64),
+        ("begun_anew_at", c_int64),
         ("ram", RamRange * MAX_RAM_RANGES),
         ("ram_count", c_uint32),
         ("block_checks", c_uint32),

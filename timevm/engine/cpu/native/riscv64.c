@@ -23,7 +23,8 @@ void slow_block(struct counted *counted, int64_t count)
         stop_here(engine, STOP_KICK);
     if (cpu->common.tlb_stale) {
         cpu->common.tlb_stale = 0;
-        cpu->common.flush_tlb(engine->cpu_state);
+        empty_tlb(&cpu->common);
+        start_block(&cpu->common, 0); /* which may be another one */
     }
     if (now >= engine->deadline)
         evaluate_timer(cpu, now);

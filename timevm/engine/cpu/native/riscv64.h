@@ -18,6 +18,8 @@ struct register_calls {
 
 /* ---- the CPU ---- */
 
+#define STATUS_MPRV (1u << 17) /* M-mode's loads and stores are those of the mode that it came from */
+
 enum { MODE_USER = 0, MODE_SUPERVISOR = 1, MODE_MACHINE = 3 };
 
 struct riscv64 {
@@ -49,6 +51,7 @@ struct originals {
                            uintptr_t host_pc);
     uint32_t (*update_pending)(void *cpu_state, uint32_t mask, uint32_t value);
     struct register_calls counter, time, enabled, supervisor_enabled, translation, timer_compare, inhibited;
+    struct register_calls protection, protected_address;
 };
 
 extern struct originals original;
@@ -60,6 +63,8 @@ static inline struct riscv64 *running_cpu(void)
 }
 
 int take_interrupt(struct riscv64 *cpu);
+void note_tables(struct riscv64 *cpu, uint64_t address);
+void previous_mode_changed(struct riscv64 *cpu);
 void evaluate_timer(struct riscv64 *cpu, int64_t icount);
 void timevm_riscv64_marked_block(void *unicorn, uint64_t pc, uint32_t size, struct translation_block *block);
 

@@ -22,6 +22,7 @@ class Originals(ctypes.Structure):
         ("watch_by_address", c_void_p),
         ("store_to_watched", c_void_p),
         ("stop_watching", c_void_p),
+        ("flush_tlb", c_void_p),
         ("translate", c_void_p),
         ("fill", c_void_p),
         ("is_data_watched", c_void_p),
@@ -34,6 +35,8 @@ class Originals(ctypes.Structure):
         ("translation", RegisterCalls),
         ("timer_compare", RegisterCalls),
         ("inhibited", RegisterCalls),
+        ("protection", RegisterCalls),
+        ("protected_address", RegisterCalls),
     ]
 
 
@@ -70,6 +73,8 @@ def load() -> Any:
     library.timevm_code_changed.argtypes = [c_void_p, c_uint64, c_uint64]
     library.timevm_riscv64_set_originals.restype = None
     library.timevm_riscv64_set_originals.argtypes = [c_void_p]
+    library.timevm_riscv64_set_return.restype = None
+    library.timevm_riscv64_set_return.argtypes = [c_void_p]
     library.timevm_riscv64_fetch_fault.restype = None
     library.timevm_riscv64_fetch_fault.argtypes = [c_void_p]
     library.timevm_riscv64_evaluate_timer.restype = None

@@ -73,11 +73,13 @@ EXPORT void timevm_riscv64_translate(const struct translator_calls *calls, struc
 
 /* ---- stores ---- */
 
-/* in the place of tlb_set_page: a new entry for a page without code is fast at once */
+/* in the place of tlb_set_page: where did the entry come from, and is it fast? */
 EXPORT void timevm_riscv64_fill(void *cpu_state, uint64_t address, uint64_t physical, int protection, int mode,
                                 uint64_t size)
 {
     original.fill(cpu_state, address, physical, protection, mode, size);
+    if (is_running(cpu_state))
+        note_tables(running_cpu(), address);
     entry_filled(cpu_state, address, physical, protection);
 }
 

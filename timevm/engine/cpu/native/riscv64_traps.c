@@ -100,6 +100,7 @@ static void deliver(struct riscv64 *cpu, uint32_t number)
 {
     *cpu->common.engine.exception_index = (int32_t)number;
     cpu->common.engine.call.take_exception(cpu->common.engine.cpu_state);
+    previous_mode_changed(cpu);
     *cpu->common.engine.exception_index = -1;
 }
 
@@ -354,7 +355,7 @@ EXPORT int timevm_riscv64_write_translation(void *env, int number, uint64_t valu
     if (!is_ours(env))
         return original.translation.write(env, number, value);
     result = original.translation.write(env, number, value);
-    running->flush_tlb(running->engine.cpu_state);
+    empty_tlb(running);
     return result;
 }
 

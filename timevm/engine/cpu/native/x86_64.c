@@ -31,7 +31,8 @@ void slow_block(struct counted *counted, int64_t count)
         stop_here(engine, STOP_KICK);
     if (cpu->common.tlb_stale) {
         cpu->common.tlb_stale = 0;
-        cpu->common.flush_tlb(engine->cpu_state);
+        empty_tlb(&cpu->common);
+        start_block(&cpu->common, 0); /* which may be another one */
     }
     if (engine->translations_stale) {
         engine->translations_stale = 0;
@@ -81,6 +82,7 @@ EXPORT void timevm_x86_marked_block(void *unicorn, uint64_t pc, uint32_t size, s
                 leave_block_at(&cpu->common, place);
         }
         cpu->common.limit_requested = 0;
+        cpu->common.is_prepared = 0;
     }
     if (engine->budget < block->icount)
         slow_block(&cpu->common, block->icount);

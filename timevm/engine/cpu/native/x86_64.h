@@ -57,6 +57,7 @@ struct x86_64 {
     uint32_t *hidden_flags, *hidden_flags2;
     struct segment *segments;
     uint64_t *control; /* cr0..cr4, cr8 */
+    int32_t *a20; /* mask of physical addresses */
     uint64_t *efer, *star, *lstar, *cstar, *fmask;
     uint32_t *sysenter_cs;
     uint64_t *sysenter_sp, *sysenter_ip;
@@ -72,8 +73,10 @@ struct x86_64 {
     int64_t stored_in;      /* the icount that was paid for when they happened: names the block's run */
     uint64_t kept_flags[3]; /* lazy_flags and cc_operation at the start of a block that CLOBBERS */
     uint32_t kept_operation;
-    uint32_t padding;
-    uint32_t delivering; /* an exception or interrupt is being delivered */
+    uint32_t bytes_left;    /* of a store that is done byte by byte */
+    uint64_t next_byte;     /* where it goes on */
+    uintptr_t bytes_from;   /* the place in translated code that it comes from */
+    uint32_t delivering;    /* an exception or interrupt is being delivered */
 
     uint32_t nmi, nmi_line;
     uint32_t data_breaks; /* debug registers whose data was accessed by the instruction that runs */
@@ -91,6 +94,7 @@ struct originals {
                       struct translation_block *block, int limit);
     void (*fill)(void *cpu_state, uint64_t address, uint64_t physical, uint32_t attributes, int protection, int mode,
                  uint64_t size);
+    void (*store_byte)(void *env, uint64_t address, uint8_t value, uint32_t operation, uintptr_t host_pc);
     int (*new_data_break)(void *cpu_state, uint64_t address, uint64_t length, int kind, void **record);
     int (*is_data_watched)(void *cpu_state, uint64_t address, uint64_t length);
     void (*watched_access)(void *cpu_state, uint64_t address, uint64_t length, uint32_t attributes, int kind,
@@ -121,6 +125,7 @@ void keep_flags(struct x86_64 *cpu);
 void show_exceptions(void *env);
 void repair_flags(struct x86_64 *cpu, const struct translation_block *block, unsigned place);
 int take_interrupt(struct x86_64 *cpu);
+void note_tables(struct x86_64 *cpu, uint64_t address);
 void check_port(struct x86_64 *cpu, uint32_t port, int size);
 _Noreturn void undefined_here(struct x86_64 *cpu);
 void timevm_x86_marked_block(void *unicorn, uint64_t pc, uint32_t size, struct translation_block *block);

@@ -34,8 +34,10 @@ class Originals(ctypes.Structure):
         ("watch_by_address", c_void_p),
         ("store_to_watched", c_void_p),
         ("stop_watching", c_void_p),
+        ("flush_tlb", c_void_p),
         ("translate", c_void_p),
         ("fill", c_void_p),
+        ("store_byte", c_void_p),
         ("new_data_break", c_void_p),
         ("is_data_watched", c_void_p),
         ("watched_access", c_void_p),
@@ -65,6 +67,7 @@ class X86(ctypes.Structure):
         ("hidden_flags2", c_void_p),
         ("segments", c_void_p),
         ("control", c_void_p),
+        ("a20", c_void_p),
         ("efer", c_void_p),
         ("star", c_void_p),
         ("lstar", c_void_p),
@@ -84,7 +87,9 @@ class X86(ctypes.Structure):
         ("stored_in", c_int64),
         ("kept_flags", c_uint64 * 3),
         ("kept_operation", c_uint32),
-        ("padding", c_uint32),
+        ("bytes_left", c_uint32),
+        ("next_byte", c_uint64),
+        ("bytes_from", c_uint64),
         ("delivering", c_uint32),
         ("nmi", c_uint32),
         ("nmi_line", c_uint32),
@@ -104,6 +109,8 @@ def load() -> Any:
     library.timevm_x86_run.argtypes = [c_void_p]
     library.timevm_code_changed.restype = None
     library.timevm_code_changed.argtypes = [c_void_p, c_uint64, c_uint64]
+    library.timevm_x86_set_write_register.restype = None
+    library.timevm_x86_set_write_register.argtypes = [c_void_p]
     library.timevm_x86_set_originals.restype = None
     library.timevm_x86_set_originals.argtypes = [c_void_p]
     return library

@@ -135,7 +135,7 @@ static void count_exception(struct x86_64 *cpu, uint32_t number)
 EXPORT void timevm_x86_exception(void *unicorn, uint32_t number, struct x86_64 *cpu)
 {
     (void)unicorn;
-    cpu->common.limit_requested = 0;
+    cpu->common.limit_requested = cpu->common.is_prepared = 0;
     cpu->data_breaks = 0; /* an instruction that faults has not accessed its data */
     if (cpu->common.block && !cpu->delivering)
         count_exception(cpu, number);

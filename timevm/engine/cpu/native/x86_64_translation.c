@@ -43,7 +43,7 @@ static unsigned kind_of_two_bytes(const uint8_t *bytes)
     switch (bytes[0]) {
     case 0x01:
         return modrm == 0xf9 ? LAST : PLAIN;
-    case 0x31:
+    case 0x30: case 0x31:
         return LAST;
     case 0xa3: case 0xab: case 0xb3: case 0xbb:
         return FIRST;
@@ -71,7 +71,8 @@ static unsigned kind_of_two_bytes(const uint8_t *bytes)
      LOOPE, LOOPNE         leave flags that were not written back when the count ends them
      STMXCSR, FXSAVE       store exceptions that Unicorn keeps elsewhere (SHOWS, see show_exceptions)
      SETcc, RCL, RCR       on memory: compute flags before the store; CLOBBERS if that leaves no trace (see repair_flags)
-   LAST, because they meet the world outside: IN, OUT, INS, OUTS, RDTSC, RDTSCP. */
+   LAST, because they meet the world outside: IN, OUT, INS, OUTS, RDTSC, RDTSCP, or
+   change how addresses are translated: WRMSR. */
 static unsigned kind_of(const uint8_t *bytes, int is_64)
 {
     unsigned at = 0, modrm, reg;
@@ -200,12 +201,53 @@ EXPORT void timevm_x86_translate(const struct translator_calls *calls, struct tr
 
 /* ---- stores ---- */
 
-/* in the place of tlb_set_page_with_attrs: a new entry for a page without code is fast at once */
+/* in the place of tlb_set_page_with_attrs: where did the entry come from, and is it fast? */
 EXPORT void timevm_x86_fill(void *cpu_state, uint64_t address, uint64_t physical, uint32_t attributes, int protection,
                             int mode, uint64_t size)
 {
     original.fill(cpu_state, address, physical, attributes, protection, mode, size);
+    if (is_running(cpu_state))
+        note_tables(running_cpu(), address);
     entry_filled(cpu_state, address, physical, protection);
+}
+
+/* A store of `size` bytes that is not aligned is about to happen: what its pages need is done before its first byte. */
+static void prepare_bytes(struct counted *cpu, uint64_t address, uint64_t size, uintptr_t host_pc)
+{
+    while (size) {
+        uint64_t attributes[4] = {0}, here = PAGE - address % PAGE < size ? PAGE - address % PAGE : size;
+        uint64_t physical = cpu->engine.call.translate(cpu->engine.cpu_state, address & PAGE_MASK, attributes), offset;
+
+        offset = physical == NOWHERE ? NOWHERE : ram_offset(cpu, physical | address % PAGE);
+        if (offset / PAGE < cpu->code_page_count)
+            prepare_store(cpu, offset, (int)here, host_pc);
+        address += here;
+        size -= here;
+    }
+}
+
+/* In the place of helper_ret_stb_mmu, by which Unicorn does the bytes of a store that is not aligned, one by one.  What
+   reads its operand before writing it must not begin anew when some are written. */
+EXPORT void timevm_x86_store_byte(void *env, uint64_t address, uint8_t value, uint32_t operation, uintptr_t host_pc)
+{
+    struct x86_64 *cpu = running_cpu();
+
+    if (!cpu || cpu->common.env != env) {
+        original.store_byte(env, address, value, operation, host_pc);
+        return;
+    }
+    if (!cpu->bytes_left || cpu->next_byte != address || cpu->bytes_from != host_pc) {
+        uint32_t size = 1u << (operation >> 4 & 3);
+
+        prepare_bytes(&cpu->common, address, size, host_pc);
+        cpu->bytes_left = size;
+        cpu->bytes_from = host_pc;
+    }
+    cpu->bytes_left--;
+    cpu->next_byte = address + 1;
+    cpu->common.is_prepared = 1;
+    original.store_byte(env, address, value, operation, host_pc);
+    cpu->common.is_prepared = 0;
 }
 
 /* A store into the block that runs: leave it before that instruction, which is then done alone, and changes the code only

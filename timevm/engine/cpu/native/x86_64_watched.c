@@ -30,7 +30,7 @@ EXPORT int timevm_x86_new_data_break(void *cpu_state, uint64_t address, uint64_t
 {
     if (!is_running(cpu_state))
         return original.new_data_break(cpu_state, address, length, kind, record);
-    running->flush_tlb(cpu_state);
+    empty_tlb(running);
     return 0;
 }
 
