@@ -31,7 +31,6 @@ from tests.engine.cpu.riscv64_programs import (
     trap_board,
 )
 from timevm.engine.cpu.base import StopKind
-from timevm.engine.cpu.code_trace import may_have_run
 from timevm.engine.cpu.riscv64 import Riscv64Cpu
 from timevm.errors import UserError
 
@@ -203,8 +202,8 @@ def test_code_that_ran_is_noted() -> None:
     board.write(RAM + 0x404, a.code(a.jal(0, 0)))
     board.cpu.run(10)
     taken = trace.take()
-    assert may_have_run(taken, RAM) and may_have_run(taken, RAM + 0x404)
-    assert not may_have_run(taken, RAM + 0x200)
+    assert taken.holds(RAM) and taken.holds(RAM + 0x404)
+    assert not taken.holds(RAM + 0x200)
 
 
 def test_an_error_in_a_device_comes_out_of_run() -> None:

@@ -20,7 +20,6 @@ from tests.engine.cpu.x86_board import (
 )
 from tests.engine.cpu.x86_programs import BUSY, ENTRY, GATE, long_mode, place_of, run
 from timevm.engine.cpu.base import StopKind, WatchKind, Watchpoint
-from timevm.engine.cpu.code_trace import may_have_run
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +131,10 @@ def test_the_code_that_ran_is_noted(busy: tuple[Any, ...]) -> None:
     trace = board.cpu.trace_code()
     handler = link(LONG_MODE, CODE)[1]["entered"]
     board.run(ENTRY - 10)
-    assert not may_have_run(trace.take(), handler + 0x100)
+    assert not trace.take().holds(handler + 0x100)
     board.run()
     taken = trace.take()
-    assert may_have_run(taken, handler + 0x40) and not may_have_run(taken, CODE + 0x4000)
+    assert taken.holds(handler + 0x40) and not taken.holds(CODE + 0x4000)
     assert board.fingerprint() == busy
 
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from tests.engine.cpu import assembler as a
 from tests.engine.cpu.board import RAM, Board
+from timevm.engine.cpu import code_trace
 from timevm.engine.cpu.base import StopKind
-from timevm.engine.cpu.code_trace import CodeTrace, may_have_run, place_of
+from timevm.engine.cpu.code_trace import CodeTrace
 from timevm.engine.timeline import quiet_times
 from timevm.engine.timeline.quiet_times import QuietTimes
 
@@ -29,7 +30,7 @@ def test_every_instruction_that_ran_is_in_the_trace_and_holes_are_not() -> None:
     words = long_program(60)
     board = Board(a.code(*words))
     trace = board.cpu.trace_code()
-    ran = set()
+    ran = {RAM}
     while (stop := board.cpu.run(board.cpu.icount + 1)).kind is StopKind.LIMIT:
         ran.add(stop.pc)
     trace.clear()
@@ -39,18 +40,38 @@ def test_every_instruction_that_ran_is_in_the_trace_and_holes_are_not() -> None:
         pass
     taken = trace.take()
     assert len(ran) > 1000
-    assert all(may_have_run(taken, pc) for pc in ran)
-    granules = {pc >> 6 for pc in ran}
-    elsewhere = [RAM + 4 * n for n in range(4 * len(words)) if (RAM + 4 * n) >> 6 not in granules]
-    assert elsewhere and not any(may_have_run(taken, pc) for pc in elsewhere)
-    assert not any(may_have_run(trace.take(), pc) for pc in ran)
+    assert all(taken.holds(pc) for pc in ran)
+    elsewhere = [address for address in range(RAM, RAM + 16 * len(words), 4) if address not in ran]
+    assert elsewhere and not any(taken.holds(pc) for pc in elsewhere)
+    assert not any(trace.take().holds(pc) for pc in ran)
+
+
+def test_more_blocks_than_there_are_numbers_may_be_anything_until_the_next_stretch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(code_trace, "CAPACITY", 40)
+    board = Board(a.code(*long_program(60)))
+    trace = board.cpu.trace_code()
+    while board.cpu.run(board.cpu.icount + 1000).kind is StopKind.LIMIT:
+        pass
+    assert trace.take().holds(0x1234_5678)
+    board.cpu.reset(RAM, [])
+    board.cpu.run(board.cpu.icount + 100)
+    taken = trace.take()
+    assert taken.holds(RAM) and not taken.holds(RAM + 4 * 1000) and not taken.holds(0x1234_5678)
 
 
 class Marked(CodeTrace):
-    """A trace that a test marks."""
+    """A trace that a test marks: each word of code is a block."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
 
     def mark(self, address: int) -> None:
-        self._marks[place_of(address)] = 1
+        number = address // 4
+        self._blocks.places[number] = address, 4
+        self._table.count = max(self._table.count, number + 1)
+        self._ran[number] = 1
 
 
 @given(
@@ -74,7 +95,7 @@ def test_what_is_called_quiet_was_run_without(actions: list[tuple[str, int, set[
         for action, number, places in actions:
             if action == "run":
                 for moment in range(icount, icount + number % 100):
-                    trace.mark(history[moment] * 64)
+                    trace.mark(history[moment] * 4)
                     known.add(moment)
                 icount += number % 100
                 quiet.reached(icount)
@@ -83,7 +104,7 @@ def test_what_is_called_quiet_was_run_without(actions: list[tuple[str, int, set[
                 quiet.moved(icount)
             else:
                 upper = number
-                since = quiet.quiet_since(upper, [place * 64 for place in places])
+                since = quiet.quiet_since(upper, [place * 4 for place in places])
                 assert since <= upper
                 assert all(moment in known and history[moment] not in places for moment in range(since, upper))
 

@@ -307,9 +307,9 @@ class Aarch64Cpu(UnicornCpu):
 
     def trace_code(self) -> CodeTrace:
         if self._trace is None:
-            self._trace = CodeTrace()
-            self.native.executed = self._trace.address
-            self.flush_translations()  # marks are made by translated code
+            self._trace = CodeTrace(self.flush_translations)
+            self.native.trace = self._trace.address
+            self.flush_translations()
         return self._trace
 
     # ---- watchpoints: only their pages' accesses take the slow path

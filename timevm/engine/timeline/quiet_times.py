@@ -7,7 +7,7 @@ import bisect
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from timevm.engine.cpu.code_trace import CodeTrace, may_have_run
+from timevm.engine.cpu.code_trace import CodeThatRan, CodeTrace
 from timevm.engine.timeline.written_pages import WrittenPages, may_be_written
 
 #: moments (two an instruction): shorter stretches are not worth remembering
@@ -23,11 +23,11 @@ class Stretch:
 
     begin: int
     end: int
-    code: bytes | None
+    code: CodeThatRan | None
     pages: bytes | None
 
     def is_without(self, breakpoints: Collection[int], pages: Collection[int]) -> bool:
-        if breakpoints and (self.code is None or any(may_have_run(self.code, address) for address in breakpoints)):
+        if breakpoints and (self.code is None or any(self.code.holds(address) for address in breakpoints)):
             return False
         return not pages or (self.pages is not None and not may_be_written(self.pages, pages))
 

@@ -152,7 +152,7 @@ class Aarch64(ctypes.Structure):
         ("emu_start", c_void_p),
         ("block_checks", c_uint32),
         ("padding2", c_uint32),
-        ("executed", c_void_p),
+        ("trace", c_void_p),
         ("watched_pages", c_uint32),
         ("mapping_touched", c_uint32),
         ("watched_page", c_uint64 * MAX_WATCHED_PAGES),

@@ -1,8 +1,6 @@
 /* Blocks and runs. */
 #include "aarch64.h"
 
-#include "inlined.h"
-
 /* ---- blocks ---- */
 
 /* The rare side of the block hook, at a block start with `count` instructions to come.  Costs about 50 ns, once every
@@ -92,7 +90,7 @@ EXPORT void timevm_generate_call(void *context, void *helper, void *result, int 
         return;
     if (running && helper == (void *)timevm_block)
         inline_count(context, helper, (uintptr_t)running, &running->engine.budget, &running->engine.block_end,
-                     running->executed);
+                     running->trace);
     else
         generator.call(context, helper, result, count, arguments);
 }
@@ -100,7 +98,7 @@ EXPORT void timevm_generate_call(void *context, void *helper, void *result, int 
 /* in place of tcg_gen_code */
 EXPORT int timevm_generate_code(void *context, struct translation_block *block)
 {
-    complete_count(context, block, block->size >> WORD, block->pc + block->size);
+    complete_block(context, block, block->size >> WORD, block->pc + block->size);
     return generator.code(context, block);
 }
 

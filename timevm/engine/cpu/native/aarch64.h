@@ -2,7 +2,7 @@
 #ifndef TIMEVM_AARCH64_H
 #define TIMEVM_AARCH64_H
 
-#include "common.h"
+#include "inlined.h"
 
 #include <stddef.h>
 
@@ -56,7 +56,7 @@ struct aarch64 {
     uint32_t block_checks; /* leave in Unicorn's check for a stop at the start of each block */
     uint32_t padding2;
 
-    uint8_t *executed; /* marks of the code that ran (timevm/engine/cpu/code_trace.py); NULL: nobody asks */
+    struct code_trace *trace; /* of the code that runs; NULL: nobody asks */
 
     /* where the watched pages are, so long as the memory hooks cover no more than these; 0: they cover everything */
     uint32_t watched_pages;

@@ -1,27 +1,41 @@
-/* Which code ran, by marks of 64 bytes each; timevm/engine/cpu/code_trace.py reads them. */
+/* Which code ran, by blocks: each that is translated gets a number, and sets its byte whenever it runs.
+   timevm/engine/cpu/code_trace.py has the arrays and reads them. */
 #ifndef TIMEVM_CODE_TRACE_H
 #define TIMEVM_CODE_TRACE_H
 
 #include <stdint.h>
 
-#define TRACE_GRANULE_SHIFT 6
-#define TRACE_MASK ((1u << 19) - 1)
+/* what a block was translated from */
+struct traced_block {
+    uint64_t pc, size;
+};
 
-/* what is 32 MiB apart is laid elsewhere, so that kernel and modules do not meet */
-static inline uint32_t trace_mark(uint64_t granule)
+struct code_trace {
+    uint8_t *ran;
+    struct traced_block *blocks;
+    uint64_t count, capacity;
+};
+
+/* a number for a block that is about to be translated; the last one is for all that find no other: they may be anything */
+static inline uint64_t number_block(struct code_trace *trace)
 {
-    return (uint32_t)(granule ^ granule >> 19 << 16) & TRACE_MASK;
+    struct traced_block *block;
+
+    if (trace->count == trace->capacity)
+        return trace->capacity - 1;
+    block = &trace->blocks[trace->count];
+    block->pc = 0;
+    block->size = trace->count + 1 == trace->capacity ? UINT64_MAX : 0;
+    return trace->count++;
 }
 
-/* a block of `size` bytes at `pc` runs (inlined.c does the same in translated code) */
-static inline void trace_block(uint8_t *marks, uint64_t pc, uint32_t size)
+/* the block of this number has turned out to be so long */
+static inline void place_block(struct code_trace *trace, uint64_t number, uint64_t pc, uint64_t size)
 {
-    uint64_t first = pc >> TRACE_GRANULE_SHIFT, last = (pc + size - 1) >> TRACE_GRANULE_SHIFT;
-
-    marks[trace_mark(first)] = 1;
-    marks[trace_mark(last)] = 1;
-    for (uint64_t granule = first + 1; granule < last; granule++)
-        marks[trace_mark(granule)] = 1;
+    if (number + 1 < trace->capacity) {
+        trace->blocks[number].pc = pc;
+        trace->blocks[number].size = size;
+    }
 }
 
 #endif

@@ -106,7 +106,7 @@ struct counted {
     struct ram_range ram[MAX_RAM_RANGES];
     uint32_t ram_count;
     uint32_t block_checks; /* leave in Unicorn's check for a stop at the start of each block */
-    uint8_t *executed; /* marks of the code that ran (timevm/engine/cpu/code_trace.py); NULL: nobody asks */
+    struct code_trace *trace; /* of the code that runs; NULL: nobody asks */
 };
 
 /* what stood in the slots of Unicorn's linkage table before */
@@ -131,7 +131,7 @@ static inline int is_running(const void *cpu_state)
 
 void timevm_block(void *unicorn, uint64_t pc, uint32_t size, struct translation_block *block);
 int run_counted(struct counted *cpu);
-void begin_block(struct counted *cpu, struct translation_block *block, uint64_t pc, uint32_t size);
+void begin_block(struct counted *cpu, struct translation_block *block);
 int64_t next_number(const uint8_t **at);
 unsigned place_in_block(const struct translation_block *block, uint64_t address);
 int has_breakpoint(const struct counted *cpu, uint64_t address);

@@ -80,5 +80,5 @@ class Counted(ctypes.Structure):
         ("ram", RamRange * MAX_RAM_RANGES),
         ("ram_count", c_uint32),
         ("block_checks", c_uint32),
-        ("executed", c_void_p),
+        ("trace", c_void_p),
     ]

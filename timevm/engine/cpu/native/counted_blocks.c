@@ -1,8 +1,6 @@
 /* Blocks, where in them something happens, and accesses to devices. */
 #include "counted.h"
 
-#include "code_trace.h"
-
 _Thread_local struct counted *running __attribute__((tls_model("initial-exec")));
 
 /* UC_HOOK_BLOCK where the budget is used up: `block` is about to run, and was paid for */
@@ -28,7 +26,9 @@ EXPORT void timevm_generate_call(void *context, void *helper, void *result, int 
         return;
     if (cpu && helper == (void *)timevm_block)
         inline_count(context, helper, (uintptr_t)cpu->block_hook->user, &cpu->engine.budget, (uint64_t *)&cpu->block,
-                     cpu->executed);
+                     cpu->trace);
+    else if (cpu && helper == cpu->block_hook->callback)
+        inline_call(context, helper, arguments, cpu->trace);
     else
         generator.call(context, helper, result, count, arguments);
 }
@@ -36,15 +36,13 @@ EXPORT void timevm_generate_call(void *context, void *helper, void *result, int 
 /* in place of tcg_gen_code */
 EXPORT int timevm_generate_code(void *context, struct translation_block *block)
 {
-    complete_count(context, block, block->icount, (uintptr_t)block);
+    complete_block(context, block, block->icount, (uintptr_t)block);
     return generator.code(context, block);
 }
 
-/* what translated code does by itself for a block without marks of its own */
-void begin_block(struct counted *cpu, struct translation_block *block, uint64_t pc, uint32_t size)
+/* what translated code does by itself for most blocks */
+void begin_block(struct counted *cpu, struct translation_block *block)
 {
-    if (cpu->executed)
-        trace_block(cpu->executed, pc, size);
     cpu->engine.budget -= block->icount;
     cpu->block = block;
 }

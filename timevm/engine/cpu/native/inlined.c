@@ -1,8 +1,6 @@
 /* The count of a block, written into its translation. */
 #include "inlined.h"
 
-#include "code_trace.h"
-
 /* operations, a type and a condition of the translator */
 enum {
     SET_LABEL = 1,
@@ -20,8 +18,9 @@ struct generator generator;
 /* the block that this thread is translating, so far as it is not known before its end */
 static _Thread_local struct {
     void *context; /* NULL: none */
-    struct operation *count, *note, *pc, *size, *marks, *first_mark;
-    uint8_t *executed;
+    struct operation *count, *note, *pc, *size; /* NULL: its hook is called and counts it */
+    struct code_trace *trace;
+    uint64_t number;
 } unfinished;
 
 EXPORT void timevm_set_generator(const struct generator *given)
@@ -68,10 +67,32 @@ static void emit_rare_call(void *context, void *hook, uint64_t user)
         generator.free_variable(context, arguments[i]);
 }
 
-void inline_count(void *context, void *hook, uint64_t user, int64_t *budget, uint64_t *block, uint8_t *executed)
+static void inline_mark(void *context, struct code_trace *trace)
+{
+    unfinished.context = context;
+    unfinished.trace = trace;
+    if (trace) {
+        void *one = result_of(emit_constant(context, 1)), *place;
+
+        unfinished.number = number_block(trace);
+        place = result_of(emit_constant(context, (uintptr_t)(trace->ran + unfinished.number)));
+        emit(context, STORE_BYTE, one, (uintptr_t)place, 0);
+        generator.free_variable(context, one);
+        generator.free_variable(context, place);
+    }
+}
+
+void inline_call(void *context, void *hook, void **arguments, struct code_trace *trace)
+{
+    unfinished.count = 0;
+    generator.call(context, hook, 0, 4, arguments);
+    inline_mark(context, trace);
+}
+
+void inline_count(void *context, void *hook, uint64_t user, int64_t *budget, uint64_t *block, struct code_trace *trace)
 {
     void *base = result_of(emit_constant(context, (uintptr_t)budget)), *rest = new_variable(context);
-    void *label = generator.new_label(context), *one;
+    void *label = generator.new_label(context);
 
     emit(context, LOAD, rest, (uintptr_t)base, 0);
     unfinished.count = emit_constant(context, 0);
@@ -79,14 +100,7 @@ void inline_count(void *context, void *hook, uint64_t user, int64_t *budget, uin
     emit(context, STORE, rest, (uintptr_t)base, 0);
     unfinished.note = emit_constant(context, 0);
     emit(context, STORE, result_of(unfinished.note), (uintptr_t)base, (uint64_t)((uint8_t *)block - (uint8_t *)budget));
-    unfinished.executed = executed;
-    if (executed) {
-        one = result_of(emit_constant(context, 1));
-        unfinished.marks = emit_constant(context, 0);
-        unfinished.first_mark = emit(context, STORE_BYTE, one, unfinished.marks->arguments[0], 0);
-        generator.free_variable(context, one);
-        generator.free_variable(context, result_of(unfinished.marks));
-    }
+    inline_mark(context, trace);
     generator.branch(context, AT_LEAST, (uint64_t)((uint8_t *)rest - (uint8_t *)context), 0, label);
     generator.free_variable(context, base);
     generator.free_variable(context, rest);
@@ -94,36 +108,19 @@ void inline_count(void *context, void *hook, uint64_t user, int64_t *budget, uin
     generator.free_variable(context, result_of(unfinished.note));
     emit_rare_call(context, hook, user);
     emit(context, SET_LABEL, label, 0, 0);
-    unfinished.context = context;
 }
 
-/* one operation for each mark, relative to the first */
-static void complete_marks(void *context, const struct translation_block *translated)
-{
-    uint64_t granule = translated->pc >> TRACE_GRANULE_SHIFT;
-    uint64_t last = (translated->pc + translated->size - (translated->size > 0)) >> TRACE_GRANULE_SHIFT;
-    uint32_t first = trace_mark(granule);
-
-    unfinished.marks->arguments[1] = (uintptr_t)(unfinished.executed + first);
-    while (granule != last) {
-        struct operation *mark = generator.emit_after(context, unfinished.first_mark, STORE_BYTE);
-
-        granule = (granule + 1) & UINT64_MAX >> TRACE_GRANULE_SHIFT;
-        mark->arguments[0] = unfinished.first_mark->arguments[0];
-        mark->arguments[1] = unfinished.first_mark->arguments[1];
-        mark->arguments[2] = (uint64_t)((int64_t)trace_mark(granule) - (int64_t)first);
-    }
-}
-
-void complete_count(void *context, const struct translation_block *translated, uint64_t count, uint64_t note)
+void complete_block(void *context, const struct translation_block *translated, uint64_t count, uint64_t note)
 {
     if (unfinished.context != context)
         return;
     unfinished.context = 0;
-    unfinished.count->arguments[1] = count;
-    unfinished.note->arguments[1] = note;
-    unfinished.pc->arguments[1] = translated->pc;
-    unfinished.size->arguments[1] = translated->size;
-    if (unfinished.executed)
-        complete_marks(context, translated);
+    if (unfinished.trace)
+        place_block(unfinished.trace, unfinished.number, translated->pc, translated->size);
+    if (unfinished.count) {
+        unfinished.count->arguments[1] = count;
+        unfinished.note->arguments[1] = note;
+        unfinished.pc->arguments[1] = translated->pc;
+        unfinished.size->arguments[1] = translated->size;
+    }
 }

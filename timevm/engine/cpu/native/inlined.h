@@ -10,6 +10,7 @@
 #ifndef TIMEVM_INLINED_H
 #define TIMEVM_INLINED_H
 
+#include "code_trace.h"
 #include "common.h"
 
 /* TranslationBlock: one piece of translated code; x86_64_private.py and riscv64_private.py prove it */
@@ -48,11 +49,13 @@ struct generator {
 
 extern struct generator generator;
 
-/* Emit what counts a block, in place of the call of `hook`.  `*budget` and `*block` are in one structure; `executed`:
-   marks of code (code_trace.h), or NULL.  `hook(0, pc, size, user)` is called when `*budget` has become negative, with
-   the block paid for and noted.  All of that costs about 1 ns a block. */
-void inline_count(void *context, void *hook, uint64_t user, int64_t *budget, uint64_t *block, uint8_t *executed);
-/* the block that was begun so, if it was, costs `count` instructions and is noted in `*block` as `note` */
-void complete_count(void *context, const struct translation_block *translated, uint64_t count, uint64_t note);
+/* Emit what counts a block and marks it in `trace` (unless that is NULL), in place of the call of `hook`.  `*budget` and
+   `*block` are in one structure.  `hook(0, pc, size, user)` is called when `*budget` has become negative, with the block
+   paid for and noted.  All of that costs about 1 ns a block. */
+void inline_count(void *context, void *hook, uint64_t user, int64_t *budget, uint64_t *block, struct code_trace *trace);
+/* the call of `hook`, which counts the block itself, with the mark behind it */
+void inline_call(void *context, void *hook, void **arguments, struct code_trace *trace);
+/* the block that was begun so costs `count` instructions and is noted in `*block` as `note` */
+void complete_block(void *context, const struct translation_block *translated, uint64_t count, uint64_t note);
 
 #endif

@@ -55,7 +55,7 @@ EXPORT void timevm_riscv64_marked_block(void *unicorn, uint64_t pc, uint32_t siz
 {
     struct riscv64 *cpu = running_cpu();
 
-    (void)unicorn;
+    (void)unicorn, (void)size;
     if (cpu->common.engine.budget < block->icount)
         slow_block(&cpu->common, block->icount);
     cpu->common.block = 0;
@@ -63,7 +63,7 @@ EXPORT void timevm_riscv64_marked_block(void *unicorn, uint64_t pc, uint32_t siz
         cpu->common.engine.block_end = pc;
         meet_stop(&cpu->common.engine, STOP_BREAKPOINT, pc, pc, 0, 0);
     }
-    begin_block(&cpu->common, block, pc, size);
+    begin_block(&cpu->common, block);
 }
 
 /* for Python: run until something stops it; Unicorn's error code */

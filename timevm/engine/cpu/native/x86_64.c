@@ -70,7 +70,7 @@ EXPORT void timevm_x86_marked_block(void *unicorn, uint64_t pc, uint32_t size, s
     struct x86_64 *cpu = running_cpu();
     struct engine *engine = &cpu->common.engine;
 
-    (void)unicorn;
+    (void)unicorn, (void)size;
     if (block->cflags & BLOCK_LIMIT) {
         /* A limit that is not ours: Unicorn left the block before a store into it, to do that store alone. */
         if (!cpu->common.limit_requested && cpu->common.block) {
@@ -95,7 +95,7 @@ EXPORT void timevm_x86_marked_block(void *unicorn, uint64_t pc, uint32_t size, s
         keep_flags(cpu);
     if (block->cflags & BLOCK_SHOWS)
         show_exceptions(cpu->common.env);
-    begin_block(&cpu->common, block, pc, size);
+    begin_block(&cpu->common, block);
 }
 
 /* for Python: run until something stops it */
