@@ -16,6 +16,7 @@ from timevm.engine.control.port import (
     DebugStop,
     MachinePort,
     MemoryRegion,
+    PciFunctionInfo,
     ReplayInfo,
     ReplayMode,
     RunEnd,
@@ -101,6 +102,9 @@ class ToyMachine:
             MemoryRegion("pl011", 0x09000000, 0x1000, "io"),
             MemoryRegion("mach-virt.ram", RAM, RAM_SIZE, "ram"),
         ]
+
+    def pci_functions(self) -> list[PciFunctionInfo]:
+        return []
 
     def device_states(self) -> dict[str, dict[str, Any]]:
         return {"pl011": {"cr": 0x300, "fifo": b"ab", "enabled": True}}

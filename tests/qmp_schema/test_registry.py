@@ -92,6 +92,7 @@ LEFT_OUT = {
     "dirty-bitmaps", "backing-filename-format", "backing-image", "compressed", "encrypted", "format-specific",
     "full-backing-filename", "io-status", "tray_open", "backing", "driver-specific", "parent", "idle_time_ns",
     "flush_latency_histogram", "rd_latency_histogram", "wr_latency_histogram", "die-id", "node-id", "info",
+    "pci_bridge",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from timevm.engine.control.port import (
     DebugStop,
     MemoryRegion,
+    PciFunctionInfo,
     ReplayInfo,
     ReplayMode,
     RunEnd,
@@ -120,6 +121,9 @@ class ToyMachine:
 
     def memory_map(self) -> list[MemoryRegion]:
         return [MemoryRegion("ram", 0, 4096, "ram")]
+
+    def pci_functions(self) -> list[PciFunctionInfo]:
+        return []
 
     def device_states(self) -> dict[str, dict[str, Any]]:
         return {}

@@ -16,6 +16,8 @@ from timevm.engine.cpu.base import Register, WatchKind, Watchpoint
 from timevm.engine.machine.outcome import (
     DebugStop,
     MemoryRegion,
+    PciFunctionInfo,
+    PciRegion,
     ReplayInfo,
     ReplayMode,
     RunEnd,
@@ -29,6 +31,8 @@ __all__ = [
     "DebugStop",
     "MachinePort",
     "MemoryRegion",
+    "PciFunctionInfo",
+    "PciRegion",
     "Register",
     "ReplayInfo",
     "ReplayMode",
@@ -110,6 +114,9 @@ class MachinePort(Protocol):
         """Bytes written (0 if nothing is mapped); drops translated code."""
 
     def memory_map(self) -> list[MemoryRegion]: ...
+
+    def pci_functions(self) -> list[PciFunctionInfo]:
+        """In order; empty where there is no PCI bus."""
 
     def device_states(self) -> dict[str, dict[str, Any]]:
         """Each device's plain state record by its name, for people to look at."""

@@ -77,6 +77,8 @@ class PciFunction:
 
     def __init__(self, name: str, identity: Identity, bars: Sequence[Bar] = (), pin: int = 0) -> None:
         self.name = name
+        #: of the command line, for people
+        self.identifier = ""
         self.moved: Callable[[], None] = _nothing
         self.bars = tuple(bars)
         initial, writable = bytearray(SIZE), bytearray(SIZE)
@@ -128,6 +130,9 @@ class PciFunction:
         self.config = bytearray(self._initial)
         self.moved()
 
+    def traits(self) -> dict[str, Any]:
+        return {"bars": [[bar.index, bar.size, bar.is_io] for bar in self.bars]}
+
     def state(self) -> dict[str, Any]:
         return {"config": bytes(self.config)}
 
@@ -162,12 +167,13 @@ class PciFunction:
         return bool(self.command & COMMAND_MASTER)
 
     def windows(self) -> list[PciWindow]:
-        """What answers now, by the command register and the base addresses; an address of zero means none."""
-        found = []
-        command = self.command
-        for bar in self.bars:
-            if command & (COMMAND_IO if bar.is_io else COMMAND_MEMORY):
-                base = self.config_read(BARS + 4 * bar.index, 4) & (1 << 32) - bar.size
-                if base and not (bar.is_io and base + bar.size > 0x1_0000):
-                    found.append(PciWindow(base, bar.size, bar.is_io, bar.handler))
-        return found
+        """What answers now."""
+        placed = [(bar, self.base_of(bar)) for bar in self.bars]
+        return [PciWindow(base, bar.size, bar.is_io, bar.handler) for bar, base in placed if base is not None]
+
+    def base_of(self, bar: Bar) -> int | None:
+        """Where it answers, by the command register and its base address; an address of zero means nowhere."""
+        if not self.command & (COMMAND_IO if bar.is_io else COMMAND_MEMORY):
+            return None
+        base = self.config_read(BARS + 4 * bar.index, 4) & (1 << 32) - bar.size
+        return base if base and not (bar.is_io and base + bar.size > 0x1_0000) else None

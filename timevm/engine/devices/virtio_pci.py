@@ -112,7 +112,7 @@ class VirtioPci(PciFunction):
         self.device.reset()
 
     def traits(self) -> dict[str, Any]:
-        return self.device.traits()
+        return super().traits() | self.device.traits()
 
     def state(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in _REGISTERS}

@@ -52,6 +52,7 @@ class Machine:
         self.dirty = parts.dirty
         self.registers = board.cpu.registers
         self.watches_physical = board.cpu.watches_physical
+        self.pci_functions = board.pci_functions
         self._board = board
         self._memory = MemoryAccess(board.cpu, board.ram, board.roms)
         #: break- and watchpoints in force

@@ -83,6 +83,36 @@ class MemoryRegion:
     kind: str
 
 
+@dataclass(frozen=True, slots=True)
+class PciRegion:
+    """Base address register ``bar``: ``size`` bytes of ports or memory at ``address`` (None: it does not answer)."""
+
+    bar: int
+    is_io: bool
+    address: int | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PciFunctionInfo:
+    """A function on the PCI bus as its configuration header is now.
+
+    ``identifier``: of the command line, or empty.  ``class_code``: class and subclass.  ``interrupt_pin``: 0 for none.
+    """
+
+    slot: int
+    function: int
+    identifier: str
+    class_code: int
+    vendor: int
+    device: int
+    subsystem_vendor: int
+    subsystem: int
+    interrupt_line: int
+    interrupt_pin: int
+    regions: tuple[PciRegion, ...]
+
+
 class ReplayMode(Enum):
     """QAPI ``ReplayMode``."""
 

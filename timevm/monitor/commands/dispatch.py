@@ -8,6 +8,7 @@ from timevm.monitor.commands import (
     block_commands,
     control_commands,
     machine_commands,
+    pci_commands,
     replay_commands,
     reverse_commands,
     run_state_commands,
@@ -26,6 +27,7 @@ HANDLERS: dict[str, Handler] = {
     **reverse_commands.HANDLERS,
     **snapshot_commands.HANDLERS,
     **machine_commands.HANDLERS,
+    **pci_commands.HANDLERS,
     **block_commands.HANDLERS,
 }
 

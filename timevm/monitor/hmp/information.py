@@ -17,6 +17,7 @@ from timevm.monitor.hmp.snapshot_table import human_size, render_snapshots
 from timevm.monitor.hmp.table import Call, HmpCommand
 from timevm.qmp_schema.block import BlockInfo
 from timevm.qmp_schema.extension import TimevmCheckpoints
+from timevm.qmp_schema.pci import PciDeviceInfo, PciInfo, PciMemoryRegion
 
 #: of names of regions that are I/O ports
 _PORT = "port-"
@@ -198,6 +199,36 @@ async def info_network(call: Call) -> str:
     return "".join(line for client in call.context.networks for line in _network_lines(client))
 
 
+_ADDRESS_MASK = (1 << 64) - 1
+
+
+def _pci_region(region: PciMemoryRegion) -> str:
+    """One that answers nowhere is at the highest address, and so is where it would end: as QEMU says it."""
+    first, last = region.address & _ADDRESS_MASK, region.address + region.size - 1 & _ADDRESS_MASK
+    if region.type == "io":
+        return f"      BAR{region.bar}: I/O at 0x{first:04x} [0x{last:04x}].\n"
+    kind = f"{64 if region.mem_type_64 else 32} bit{' prefetchable' if region.prefetch else ''} memory"
+    return f"      BAR{region.bar}: {kind} at 0x{first:08x} [0x{last:08x}].\n"
+
+
+def _pci_device(device: PciDeviceInfo) -> str:
+    kind, identity = device.class_info, device.id
+    text = f"  Bus {device.bus:2}, device {device.slot:3}, function {device.function}:\n"
+    text += f"    {kind.desc or f'Class {kind.class_:04}'}: PCI device {identity.vendor:04x}:{identity.device:04x}\n"
+    if identity.subsystem is not None and identity.subsystem_vendor is not None:
+        text += f"      PCI subsystem {identity.subsystem_vendor:04x}:{identity.subsystem:04x}\n"
+    if device.irq is not None:
+        text += f"      IRQ {device.irq}, pin {'ABCD'[device.irq_pin - 1]}\n"
+    return text + "".join(map(_pci_region, device.regions)) + f'      id "{device.qdev_id}"\n'
+
+
+async def info_pci(call: Call) -> str:
+    buses: list[PciInfo] = await execute(call.context, "query-pci", {})
+    if not buses:
+        return "PCI devices not supported\n"
+    return "".join(_pci_device(device) for bus in buses for device in bus.devices)
+
+
 async def info_roms(call: Call) -> str:
     regions = await call.context.vm.inspect(lambda machine: machine.memory_map())
     return "".join(
@@ -241,6 +272,7 @@ INFORMATION: tuple[HmpCommand, ...] = (
     HmpCommand(("mtree",), "the physical address space", info_mtree),
     HmpCommand(("name",), "the machine's name", info_name),
     HmpCommand(("network",), "network connections", info_network),
+    HmpCommand(("pci",), "what is on the PCI bus", info_pci),
     HmpCommand(("qtree",), "the devices and their state", info_qtree),
     HmpCommand(
         ("registers",),

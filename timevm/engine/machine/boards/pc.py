@@ -28,6 +28,7 @@ from timevm.engine.machine.io_ports import Absolute, PortMap, Ports, gaps
 from timevm.engine.machine.memory import SystemMemory
 from timevm.engine.machine.outcome import MemoryRegion
 from timevm.engine.machine.pc_boot import PcPlacement, place_firmware, place_kernel
+from timevm.engine.machine.pci_list import pci_functions
 from timevm.engine.machine.ram import Ram
 from timevm.engine.machine.randomness import derive, derive_number
 from timevm.engine.machine.spec import GIB, MIB, MachineSpec
@@ -151,6 +152,7 @@ def assemble(order: Order) -> Assembly:
         power_button=chipset.power.press_power_button,
         follow_devices=follow_devices,
         acpi_tables=b"".join(described.placed(TABLES)),
+        pci_functions=lambda: pci_functions(bus),
     )
 
 

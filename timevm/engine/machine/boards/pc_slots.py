@@ -23,7 +23,9 @@ def fill_slots(bus: PciBus, cards: Iterable[PciCard], interrupt: Callable[[int],
             raise refusal(card.option, "no slot of the PCI bus is free")
         if slot << 3 in bus.functions:
             raise refusal(card.option, f"PCI: slot {slot} function 0 not available for {card.option.driver}, in use")
-        bus.add(slot, 0, card.make(interrupt(slot)))
+        function = card.make(interrupt(slot))
+        function.identifier = card.option.identifier or ""
+        bus.add(slot, 0, function)
 
 
 def _address(option: DeviceOption) -> int | None:
