@@ -6,6 +6,7 @@ What a debugger sees besides is a socket and two threads, about a millisecond.
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import statistics
@@ -80,7 +81,9 @@ def record(spec: MachineSpec) -> None:
 
 
 def replay(spec: MachineSpec) -> Machine:
-    return build_machine(replace(spec, mode="play"), lambda port, data: None)
+    machine = build_machine(replace(spec, mode="play"), lambda port, data: None)
+    gc.freeze()  # as the daemon does, or the collector goes through all that was imported
+    return machine
 
 
 def travel(spec: MachineSpec) -> Travel:

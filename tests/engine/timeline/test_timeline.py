@@ -110,6 +110,7 @@ some_stops = st.builds(Stops, breakpoints, watchpoints)
 @pytest.fixture(autouse=True)
 def nothing_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHORT", 3)
+    monkeypatch.setattr(module, "FAR", 20)
     monkeypatch.setattr("timevm.engine.timeline.ladder.RUNGS", (1000, 300, 100, 30, 10, 3))
 
 
@@ -245,6 +246,17 @@ def many_steps_back(count: int) -> int:
         timeline.reverse_step(1, Waiter())
     assert track.place == Position(program.end - 1 - count)
     return track.executed - before
+
+
+@pytest.mark.parametrize("limit", [LENGTH // 2, 1 << 62])
+def test_a_way_to_a_known_end_leaves_a_ladder_before_it(limit: int) -> None:
+    track = ToyTrack(Program(1, LENGTH, frozenset()))
+    timeline = Timeline(track, ShortPace(1 << 30))
+    end = timeline.run(limit).icount
+    executed = track.executed
+    timeline.reverse_step(1, Waiter())
+    assert track.place == Position(end - 1)
+    assert track.executed - executed <= 3
 
 
 def test_a_step_back_costs_the_same_however_long_the_recording() -> None:

@@ -107,10 +107,10 @@ class PageStore:
 def _are_empty(pages: Pages, numbers: Numbers) -> npt.NDArray[np.bool_]:
     """Which of them hold zeroes only."""
     words = pages.view(np.uint64)
-    empty = np.ones(len(numbers), dtype=np.bool_)
+    candidates = np.arange(len(numbers))
     for word in FIRST_LOOK:
-        empty &= words[numbers, word] == 0
-    candidates = np.flatnonzero(empty)
+        candidates = candidates[words[numbers[candidates], word] == 0]
+    empty = np.zeros(len(numbers), dtype=np.bool_)
     for first in range(0, len(candidates), BATCH):
         batch = candidates[first : first + BATCH]
         empty[batch] = ~words[numbers[batch]].any(axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: instructions before the place of arrival; the next way back starts at the nearest that is far enough
-RUNGS = (1_000_000_000, 100_000_000, 10_000_000, 1_000_000, 100_000, 10_000, 1_000)
+RUNGS = (1_000_000_000, 30_000_000, 1_000_000, 30_000, 1_000)
 
 
 def rungs(origin: int, target: int) -> list[int]:

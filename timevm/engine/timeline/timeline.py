@@ -19,6 +19,10 @@ from timevm.errors import InternalError, UserError
 
 #: instructions: a way that is so short can neither be cancelled nor is it worth changing the stops in force for
 SHORT = 2_000_000
+#: and one behind which a ladder costs nothing that could be felt
+FAR = 50_000_000
+#: nobody has said where a way ends
+UNKNOWN = 1 << 60
 
 
 class _Cancelled(Exception):
@@ -67,16 +71,27 @@ class Timeline:
     # ---- forward
 
     def run(self, limit: int) -> RunResult:
-        """As ``MachinePort.run``; checkpoints are left behind by the host's clock."""
+        """As ``MachinePort.run``; checkpoints are left behind by the host's clock, and before an end that is known."""
         track = self._track
+        before_end = self._before_end(limit)
         while True:
             icount = track.place.icount
+            stop = min((rung for rung in before_end if rung > icount), default=limit)
             with self._timed():
-                result = track.run(self._slice_end(icount, limit))
+                result = track.run(self._slice_end(icount, stop))
             self._furthest = max(self._furthest, result.icount)
             if result.end is not RunEnd.LIMIT or result.icount >= limit:
                 return result
-            self._remember_if_due()
+            if result.icount in before_end:
+                self._remember()
+            else:
+                self._remember_if_due()
+
+    def _before_end(self, limit: int) -> list[int]:
+        """Where a long way to ``limit``, or to the end of the recording, leaves a ladder for the first step back."""
+        begin, end = self._track.place.icount, self._track.end
+        arrival = limit if end is None else min(limit, end)
+        return rungs(begin, arrival) if FAR <= arrival - begin < UNKNOWN else []
 
     def _slice_end(self, icount: int, limit: int) -> int:
         limit = min(limit, icount + self.pace.slice)
