@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,7 @@ def test_looking_at_images(folder: Path, ours: Run, command: str) -> None:
         ["-f", "qcow2", "-o", "cluster_size=1k,refcount_bits=64", "new", "50M"],
         ["-f", "qcow2", "-o", "cluster_size=2M,lazy_refcounts=on", "-o", "refcount_bits=1", "new", "5G"],
         ["-f", "qcow2", "-o", "size=3M", "new"],
+        ["-f", "qcow2", "-o", "compression_type=zstd", "new", "3M"],
         ["-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "new"],
         ["-f", "qcow2", "-b", "base.raw", "-F", "raw", "-o", "compat=v2", "new", "10M"],
         ["-f", "qcow2", "-u", "-b", "nowhere", "-F", "raw", "new", "10M"],
@@ -182,6 +184,10 @@ def test_creating_images(folder: Path, ours: Run, arguments: list[str]) -> None:
         ["snapshot", "-d", "s", "base.raw"],
         ["convert", "base.raw"],
         ["convert", "-O", "foo", "base.raw", "new"],
+        ["convert", "-c", "-O", "raw", "base.raw", "new"],
+        ["convert", "-c", "-O", "qcow2", "-o", "preallocation=metadata", "base.raw", "new"],
+        ["create", "-f", "qcow2", "-o", "compression_type=zstd,compat=v2", "new", "1M"],
+        ["create", "-f", "qcow2", "-o", "compression_type=lzo", "new", "1M"],
         ["convert", "-f", "raw", "-O", "qcow2", "nowhere", "new"],
     ],
     ids=" ".join,
@@ -245,6 +251,52 @@ def test_conversions(folder: Path, ours: Run, source: str, target: tuple[str, st
         assert theirs("check", "-q", "new")[0] == 0
     subprocess.run([need("qemu-img"), "convert", "-O", kind, *asked, source, "new.theirs"], check=True)
     assert Path("new").stat().st_blocks <= Path("new.theirs").stat().st_blocks + 256
+
+
+@pytest.mark.parametrize("source", ["base.raw", "base.qcow2", "packed.qcow2", "top.qcow2", "mixed.raw"])
+@pytest.mark.parametrize(
+    "options",
+    ["", "compat=v2", "cluster_size=512", "cluster_size=4k,refcount_bits=1", "cluster_size=2M",
+     "compression_type=zstd", "compression_type=zstd,cluster_size=512,refcount_bits=64"],
+)  # fmt: skip
+def test_compressed(folder: Path, ours: Run, source: str, options: str) -> None:
+    """qemu-img reads it, finds nothing to say, and would have made it no smaller."""
+    Path("mixed.raw").write_bytes(mixed())
+    asked = ("-o", options) if options else ()
+    assert ours("convert", "-c", "-O", "qcow2", *asked, source, "new") == (0, "", "")
+    assert theirs("compare", "new", source)[0] == 0
+    assert theirs("check", "-q", "new")[0] == 0
+    subprocess.run([need("qemu-img"), "convert", "-c", "-O", "qcow2", *asked, source, "new.theirs"], check=True)
+    assert Path("new").stat().st_size <= Path("new.theirs").stat().st_size + 65536
+    assert ours("check", "new") == theirs("check", "new")
+    assert ours("info", "--output=json", "new")[0] == 0 and ours("map", "new") == theirs("map", "new")
+    image = open_image("new", "qcow2")
+    before = image.read(0, image.size)
+    image.write(100_000, b"over" * 1000)
+    image.close()
+    assert theirs("check", "-q", "new")[0] == 0
+    Path("wanted.raw").write_bytes(before[:100_000] + b"over" * 1000 + before[104_000:])
+    assert theirs("compare", "-f", "qcow2", "-F", "raw", "new", "wanted.raw")[0] == 0
+
+
+def mixed() -> bytes:
+    """Clusters that deflate well, a little, not at all, and a disk that ends within one."""
+    generator = random.Random(7)
+    parts = [b"x" * 70_000, generator.randbytes(200_000), bytes(300_000)]
+    for _ in range(40):
+        parts += [generator.randbytes(generator.randrange(30_000)), b"text " * generator.randrange(8000)]
+    return b"".join(parts)[: 2_000_000 // 512 * 512]
+
+
+def test_compressed_into_an_image_that_is_there(folder: Path, ours: Run) -> None:
+    """Where nothing is in use; what is cannot be replaced by a compressed cluster."""
+    create_image("there.qcow2", CreateOptions(SIZE * 2))
+    assert ours("convert", "-c", "-n", "-S", "0", "-O", "qcow2", "base.raw", "there.qcow2") == (0, "", "")
+    assert theirs("compare", "there.qcow2", "base.raw")[0] == 0 and theirs("check", "-q", "there.qcow2")[0] == 0
+    before = Path("there.qcow2").read_bytes()
+    status, _, err = ours("convert", "-c", "-n", "-O", "qcow2", "base.raw", "there.qcow2")
+    assert status == 1 and "is in use: no compressed one can replace it" in err
+    assert theirs("compare", "there.qcow2", "base.raw")[0] == 0 and len(before) == Path("there.qcow2").stat().st_size
 
 
 def test_converting_a_snapshot_with_progress(folder: Path, ours: Run) -> None:

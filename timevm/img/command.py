@@ -21,7 +21,7 @@ from timevm.blkreplay.qcow2.resize import resize
 from timevm.blkreplay.raw import RawImage
 from timevm.errors import HostError, TimevmError, UserError
 from timevm.img.arguments import HelpWanted, Options, UsageError, one_file, open_named, parse_options
-from timevm.img.convert import SPARSE_BYTES, copy, progress_bar
+from timevm.img.convert import SPARSE_BYTES, copy, copy_compressed, progress_bar
 from timevm.img.options import NewImage, check_late, formatting_line, option_lines, parse_new_image
 from timevm.img.text import (
     as_json,
@@ -44,7 +44,7 @@ _HELP = """usage: timevm img COMMAND [options] FILE …
   check     [-q] [-f FORMAT] [--output=human|json] [-r leaks|all] [-U] FILE
   snapshot  [-q] [-U] [-l | -c TAG | -a SNAPSHOT | -d SNAPSHOT] FILE
   map       [-f FORMAT] [--start-offset=N] [--max-length=N] [--output=human|json] [-U] FILE
-  convert   [-p] [-q] [-U] [-n] [-f FORMAT] [-O FORMAT] [-o OPTIONS] [-l SNAPSHOT] [-S SIZE] FILE OUTPUT
+  convert   [-c] [-p] [-q] [-U] [-n] [-f FORMAT] [-O FORMAT] [-o OPTIONS] [-l SNAPSHOT] [-S SIZE] FILE OUTPUT
   resize    [-q] [-f FORMAT] [--shrink] FILE [+|-]SIZE
 
 FORMAT is raw or qcow2; without it FILE is looked at.  OPTIONS of qcow2, separated by commas: size=, compat=v2|v3,
@@ -304,11 +304,11 @@ def _convert(argv: list[str]) -> int:
         raise UserError("Must specify image file name")
     if len(rest) > 2:
         raise UserError("timevm img converts one image at a time")
-    if "c" in options:
-        raise UserError("timevm img reads compressed clusters, but does not write them")
     wanted = options.get("O", "raw")
     if wanted not in FORMATS:
         raise UserError(f"Unknown file format '{wanted}'")
+    if "c" in options and wanted != "qcow2":
+        raise UserError("Compression not supported for this file format")
     sparse = parse_size(options["S"]) if "S" in options else SPARSE_BYTES
     if sparse % 512:
         raise UserError(
@@ -331,11 +331,16 @@ def _copy_to(name: str, wanted: str, source: BlockNode, options: Options, sparse
     fresh = "n" not in options
     if fresh:
         new = parse_new_image(name, wanted, options.get("o", ""), None, None)
+        if "c" in options and new.preallocation not in (None, "off"):
+            raise UserError("Compression and preallocation not supported at the same time")
         create_new(name, new, source.size)
     target = open_image(name, wanted, durable=False)
     try:
         with progress_bar("p" in options, source.size) as progress:
-            copy(source, target, sparse=sparse, target_is_zero=fresh, progress=progress)
+            if "c" in options and isinstance(target, Qcow2Image):
+                copy_compressed(source, target, sparse=bool(sparse), target_is_zero=fresh, progress=progress)
+            else:
+                copy(source, target, sparse=sparse, target_is_zero=fresh, progress=progress)
     finally:
         target.close()
 

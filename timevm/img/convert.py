@@ -10,6 +10,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from timevm.blkreplay.extents import extents
 from timevm.blkreplay.node import BlockNode
+from timevm.blkreplay.qcow2.compressed_writer import CompressedWriter
+from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.blkreplay.zeroes import is_zero
 from timevm.errors import UserError
 
@@ -31,8 +33,7 @@ def copy(
 
     ``progress`` is told the bytes that are done, at the end all.  Raises UserError, HostError.
     """
-    if source.size > target.size:
-        raise UserError("the target is smaller than the image that is to be copied into it")
+    _check_size(source, target)
     for extent in extents(source):
         if extent.zero and sparse:
             if not target_is_zero:
@@ -49,6 +50,52 @@ def copy(
     if source.size < target.size and not target_is_zero:
         target.write_zeroes(source.size, target.size - source.size)
     target.flush()
+
+
+def copy_compressed(
+    source: BlockNode,
+    target: Qcow2Image,
+    *,
+    sparse: bool,
+    target_is_zero: bool,
+    progress: Callable[[int], None],
+) -> None:
+    """By whole clusters of ``target``; ``sparse``: those of zeroes are not written.  Otherwise as ``copy``."""
+    _check_size(source, target)
+    writer = CompressedWriter(target)
+    size = target.cluster_size
+    step = max(size, _STEP)
+    done = 0
+
+    def make_zero(start: int, end: int) -> None:
+        if not target_is_zero and start < end:
+            target.write_zeroes(start, end - start)
+
+    for extent in extents(source):
+        if extent.zero and sparse:
+            continue
+        end = extent.start + extent.length
+        low, high = max(done, extent.start - extent.start % size), min(source.size, end + -end % size)
+        make_zero(done, low)
+        for start in range(low, high, step):
+            data = source.read(start, min(step, high - start))
+            for at in range(0, len(data), size):
+                cluster = data[at : at + size]
+                if sparse and is_zero(cluster):
+                    make_zero(start + at, start + at + len(cluster))
+                else:
+                    writer.write(start + at, cluster)
+            progress(start + len(data))
+        done = max(done, high)
+    make_zero(done, target.size)
+    writer.finish()
+    target.flush()
+    progress(source.size)
+
+
+def _check_size(source: BlockNode, target: BlockNode) -> None:
+    if source.size > target.size:
+        raise UserError("the target is smaller than the image that is to be copied into it")
 
 
 def _write(target: BlockNode, at: int, data: bytes, sparse: int, target_is_zero: bool) -> None:

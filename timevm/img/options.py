@@ -6,21 +6,23 @@ from dataclasses import dataclass
 
 from timevm.blkreplay.opening import FORMATS
 from timevm.blkreplay.qcow2.create import CreateOptions
+from timevm.blkreplay.qcow2.layout import Compression
 from timevm.errors import UserError
 from timevm.img.text import parse_size
 
 _VERSIONS = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
-#: what qcow2 takes → how -o help describes it; the last two are known so that they can be refused by name
+_COMPRESSIONS = {"zlib": Compression.ZLIB, "zstd": Compression.ZSTD}
+#: what qcow2 takes → how -o help describes it; the last one is known so that it can be refused by name
 _QCOW2_OPTIONS = {
     "backing_file": "backing_file=<str>     - File name of a base image",
     "backing_fmt": "backing_fmt=<str>      - Image format of the base image",
     "cluster_size": "cluster_size=<size>    - qcow2 cluster size",
+    "compression_type": "compression_type=<str> - Method of compressed clusters (zlib or zstd)",
     "compat": "compat=<str>           - Compatibility level (v2 [0.10] or v3 [1.1])",
     "lazy_refcounts": "lazy_refcounts=<bool (on/off)> - Mark for QEMU: it may postpone refcount updates",
     "preallocation": "preallocation=<str>    - Preallocation mode (allowed values: off, metadata)",
     "refcount_bits": "refcount_bits=<num>    - Width of a reference count entry in bits",
     "size": "size=<size>            - Virtual disk size",
-    "compression_type": "",
     "extended_l2": "",
 }
 _RAW_OPTIONS = {"size": _QCOW2_OPTIONS["size"], "preallocation": ""}
@@ -39,6 +41,7 @@ class NewImage:
     preallocation: str | None = None
     backing_file: str | None = None
     backing_format: str | None = None
+    compression_type: str = "zlib"
 
     def qcow2_options(self, size: int) -> CreateOptions:
         """Raises nothing: ``parse_new_image`` has checked, ``create_image`` will check the rest."""
@@ -50,6 +53,7 @@ class NewImage:
             lazy_refcounts=self.lazy_refcounts,
             backing_file=self.backing_file,
             backing_format=self.backing_format,
+            compression=_COMPRESSIONS[self.compression_type],
             preallocate_metadata=self.preallocation == "metadata",
         )
 
@@ -70,8 +74,6 @@ def parse_new_image(name: str, kind: str, text: str, backing_file: str | None, b
     backing_format = backing_format if backing_format is not None else options.get("backing_fmt")
     if backing_format is not None and backing_format not in FORMATS:
         raise UserError(f"{name}: Unknown backing format '{backing_format}'")
-    if options.get("compression_type", "zlib") != "zlib":
-        raise UserError(f"{name}: timevm writes no compressed clusters: leave compression_type out")
     if _switch(name, "extended_l2", options.get("extended_l2", "off")):
         raise UserError(f"{name}: timevm does not carry out extended L2 entries: leave extended_l2 out")
     return NewImage(
@@ -84,6 +86,7 @@ def parse_new_image(name: str, kind: str, text: str, backing_file: str | None, b
         preallocation=options.get("preallocation"),
         backing_file=backing_file if backing_file is not None else options.get("backing_file"),
         backing_format=backing_format,
+        compression_type=options.get("compression_type", "zlib"),
     )
 
 
@@ -97,6 +100,8 @@ def check_late(name: str, new: NewImage) -> None:
     """What qemu-img notices only after it has said what it is about to do.  Raises UserError."""
     if new.compat is not None and new.compat not in _VERSIONS:
         raise UserError(f"{name}: Parameter 'version' does not accept value '{new.compat}'")
+    if new.compression_type not in _COMPRESSIONS:
+        raise UserError(f"{name}: Parameter 'compression-type' does not accept value '{new.compression_type}'")
     if new.preallocation not in (None, "off", "metadata"):
         if new.preallocation in ("falloc", "full"):
             raise UserError(f"{name}: timevm knows preallocation=off and metadata, not '{new.preallocation}'")
@@ -114,7 +119,7 @@ def formatting_line(name: str, new: NewImage, size: int) -> str:
     parts += [f"cluster_size={new.cluster_size}", "extended_l2=off"]
     if new.preallocation is not None:
         parts.append(f"preallocation={new.preallocation}")
-    parts += ["compression_type=zlib", f"size={size}"]
+    parts += [f"compression_type={new.compression_type}", f"size={size}"]
     if new.compat is not None:
         parts.append(f"compat={new.compat}")
     if new.backing_file is not None:

@@ -1,4 +1,4 @@
-"""Compressed clusters: read only, as writers may never touch them in place."""
+"""Compressed clusters: their contents.  A writer never touches one in place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from timevm.blkreplay.image_errors import ImageError
 from timevm.blkreplay.qcow2.entries import compressed_extent
 from timevm.blkreplay.qcow2.layout import Compression
 
-#: raw deflate with the largest window; QEMU writes with one of 4 KiB
-_WINDOW_BITS = -15
+#: raw deflate with the largest window; QEMU writes with one of 4 KiB, and reads no larger ones
+_WINDOW_BITS, _WRITTEN_WINDOW_BITS = -15, -12
 #: bytes a zstd frame may ask for as its window
 _ZSTD_WINDOW = 8 << 20
 
@@ -35,3 +35,13 @@ def read_compressed(file: HostFile, entry: int, cluster_bits: int, kind: Compres
     if len(plain) != size:
         raise ImageError(f"the image {file.path} is damaged: the compressed cluster at {offset:#x} is too short")
     return plain
+
+
+def compress(data: bytes, kind: Compression) -> bytes | None:
+    """A whole cluster; None if that does not make it smaller."""
+    if kind == Compression.ZLIB:
+        deflate = zlib.compressobj(wbits=_WRITTEN_WINDOW_BITS, memLevel=9)
+        packed = deflate.compress(data) + deflate.flush()
+    else:
+        packed = zstandard.ZstdCompressor().compress(data)
+    return packed if len(packed) < len(data) else None

@@ -13,7 +13,9 @@ from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.blkreplay.qcow2.layout import (
     L1_LIMIT,
     Compatible,
+    Compression,
     Header,
+    Incompatible,
     l1_entries_for,
     pack_header,
 )
@@ -34,6 +36,8 @@ class CreateOptions:
     backing_file: str | None = None
     backing_format: str | None = None
     preallocate_metadata: bool = False
+    #: of compressed clusters
+    compression: Compression = Compression.ZLIB
 
 
 def create_image(path: Path | str, options: CreateOptions) -> None:
@@ -100,6 +104,11 @@ def _header(options: CreateOptions) -> Header:
         raise UserError(
             "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)"
         )
+    if options.version < 3 and options.compression != Compression.ZLIB:
+        raise UserError(
+            "Non-zlib compression type is only supported with compatibility level 1.1 and above "
+            "(use version=v3 or greater)"
+        )
     if options.preallocate_metadata and options.backing_file is not None:
         raise UserError(
             "Backing file and preallocation can only be used at the same time if extended_l2 is enabled, "
@@ -118,6 +127,8 @@ def _header(options: CreateOptions) -> Header:
         l1_offset=(1 + tables + blocks) * size if entries else 0,
         refcount_table_offset=size,
         refcount_table_clusters=tables,
+        incompatible=Incompatible.COMPRESSION if options.compression != Compression.ZLIB else 0,
+        compression=options.compression,
         compatible=Compatible.LAZY_REFCOUNTS if options.lazy_refcounts else 0,
         refcount_order=order,
         header_length=112 if options.version >= 3 else 72,

@@ -9,6 +9,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from timevm.errors import UserError
+
 Table: TypeAlias = npt.NDArray[np.uint64]
 Indexes: TypeAlias = npt.NDArray[np.int64]
 
@@ -111,6 +113,14 @@ def compressed_extent(entry: int, cluster_bits: int) -> tuple[int, int]:
     offset = entry & ((1 << min(shift, 56)) - 1)
     sectors = (entry & (COMPRESSED - 1)) >> shift
     return offset, (sectors + 1) * 512 - offset % 512
+
+
+def compressed_entry(offset: int, size: int, cluster_bits: int) -> int:
+    """Of ``size`` bytes at ``offset``.  Raises UserError where an entry has no bits for that."""
+    shift = 62 - (cluster_bits - 8)
+    if offset >> min(shift, 56):
+        raise UserError("the image is too large for compressed clusters of this size")
+    return COMPRESSED | ((offset + size - 1) // 512 - offset // 512) << shift | offset
 
 
 def referenced_clusters(entries: Table, cluster_bits: int) -> Indexes:
