@@ -20,7 +20,7 @@ import numpy as np
 from timevm.engine.cpu.base import Cpu
 from timevm.engine.machine.dirty_pages import DirtyPages
 from timevm.engine.machine.ram import PAGE, Ram
-from timevm.engine.snapshot.page_store import BATCH, Numbers, PageStore, Table
+from timevm.engine.snapshot.page_store import BATCH, Numbers, PageStore, Table, runs
 from timevm.engine.snapshot.position import Position
 from timevm.engine.snapshot.thinning import weakest
 from timevm.errors import HostError, InternalError
@@ -212,9 +212,9 @@ class Checkpoints:
         """The machine is there.  0.2 ms and about 1 us for each page that was written or differs."""
         begin = time.perf_counter()
         differs = np.flatnonzero(self._base.table != checkpoint.table)
-        written = self._written()
-        numbers = np.union1d(differs, written) if len(differs) else written
-        self._write(checkpoint.table, numbers)
+        written = np.setdiff1d(self._written(), differs, assume_unique=True)
+        self._write(checkpoint.table, differs)
+        self._write(checkpoint.table, self._changed(checkpoint.table, written))
         self._machine.dirty.wrote()
         self._dirty.take()  # that was us
         self._base = checkpoint
@@ -222,24 +222,24 @@ class Checkpoints:
         self._restored += 1
         self._restoring += time.perf_counter() - begin
 
-    def _write(self, table: Table, numbers: Numbers) -> None:
-        """RAM's pages of these numbers become what ``table`` says; translations of what changed are dropped."""
+    def _changed(self, table: Table, numbers: Numbers) -> Numbers:
+        """Those of RAM's pages that are not what ``table`` says."""
         pages, kept = self._machine.ram.pages, self._store.pages
+        found = [np.empty(0, dtype=np.int64)]
         for first in range(0, len(numbers), BATCH):
             batch = numbers[first : first + BATCH]
-            wanted = kept[table[batch]]
-            changed = (wanted.view(np.uint64) != pages[batch].view(np.uint64)).any(axis=1)
-            target = batch[changed]
-            pages[target] = wanted[changed]
-            self._drop_translations(target)
+            differs = kept[table[batch]].view(np.uint64) != pages[batch].view(np.uint64)
+            found.append(batch[differs.any(axis=1)])
+        return np.concatenate(found)
 
-    def _drop_translations(self, numbers: Numbers) -> None:
-        if not len(numbers):
-            return
-        base, cpu = self._machine.ram.base, self._machine.cpu
-        breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
-        for run in np.split(numbers, breaks):
-            cpu.code_changed(base + int(run[0]) * PAGE, len(run) * PAGE)
+    def _write(self, table: Table, numbers: Numbers) -> None:
+        """RAM's pages of these numbers become what ``table`` says; their translations are dropped."""
+        ram, cpu = self._machine.ram, self._machine.cpu
+        for first, end in runs(numbers):
+            begin, count = int(numbers[first]), end - first
+            wanted = table[begin : begin + count]
+            np.take(self._store.pages, wanted, axis=0, out=ram.pages[begin : begin + count], mode="clip")
+            cpu.code_changed(ram.base + begin * PAGE, count * PAGE)
 
     # ---- to be looked at
 

@@ -61,7 +61,7 @@ class PageStore:
         filled = np.flatnonzero(~_are_empty(pages, numbers))
         taken = self._take(len(filled))
         # whole pages are moved, without a copy in between
-        for first, end in _runs(taken):
+        for first, end in runs(taken):
             begin = int(taken[first])
             wanted = numbers[filled[first:end]]
             np.take(pages, wanted, axis=0, out=self.pages[begin : begin + end - first], mode="clip")
@@ -117,9 +117,9 @@ def _are_empty(pages: Pages, numbers: Numbers) -> npt.NDArray[np.bool_]:
     return empty
 
 
-def _runs(slots: Slots) -> list[tuple[int, int]]:
-    """Places in ``slots`` between which the numbers follow one another."""
-    if not len(slots):
+def runs(numbers: Numbers | Slots) -> list[tuple[int, int]]:
+    """Places in ``numbers`` between which they follow one another."""
+    if not len(numbers):
         return []
-    breaks = (np.flatnonzero(np.diff(slots) != 1) + 1).tolist()
-    return list(zip([0, *breaks], [*breaks, len(slots)], strict=True))
+    breaks = (np.flatnonzero(np.diff(numbers) != 1) + 1).tolist()
+    return list(zip([0, *breaks], [*breaks, len(numbers)], strict=True))
