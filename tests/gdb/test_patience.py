@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
@@ -18,6 +19,7 @@ from tests.peers import need
 from timevm.engine.control import cpu_thread
 from timevm.engine.control.run_state import RunState
 from timevm.gdb import patience
+from timevm.gdb import server as server_module
 from timevm.gdb.unread import unread
 from timevm.monitor.commands.context import MonitorContext
 from timevm.monitor.hmp.line import run_hmp_line
@@ -209,6 +211,26 @@ async def test_gdb_that_vanishes_leaves_its_seat() -> None:
         again.close()
 
 
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("hello", [GDB, b"qSupported:swbreak+"])
+async def test_any_answer_may_take_its_time_with_gdb(hello: bytes) -> None:
+    """The machine is being saved by somebody else: gdb hears notifications that mean nothing, others nothing."""
+    async with toy() as machine, served(machine.vm) as server:
+        client = await server.connect()
+        await client.ask(hello)
+        saved = threading.Event()
+        saving = asyncio.ensure_future(machine.vm.inspect(lambda _: saved.wait(DEADLINE)))
+        client.send(b"g")
+        if hello == GDB:
+            heard = await asyncio.wait_for(client.reader.readuntil(b"%Timevm:busy#6f"), DEADLINE)
+            heard += await asyncio.wait_for(client.reader.readuntil(b"%Timevm:busy#6f"), DEADLINE)
+            assert heard.replace(b"+", b"") == b"%Timevm:busy#6f" * 2
+        saved.set()
+        await saving
+        assert len(await client.receive()) == 2 * (33 * 8 + 4)
+        client.close()
+
+
 @pytest.mark.parametrize("line", ["last_write 0x40000003", "find 0x40000008", "reverse_continue"])
 async def test_a_search_that_was_cancelled_does_not_say_that_there_is_nothing(line: str) -> None:
     async with slow() as (machine, _):
@@ -322,3 +344,18 @@ async def test_ctrl_c_in_real_gdb_cancels_it(monkeypatch: pytest.MonkeyPatch) ->
         output = (await asyncio.wait_for(gdb.communicate(), DEADLINE))[0].decode()
         assert f"you said info\n(gdb) Temporary breakpoint 1 at 0x1000\n(gdb) {pc_at(HERE - 1):#018x} in" in output
         assert "back: " not in output and "KICKED" not in output, output
+
+
+async def test_ctrl_c_in_a_command_of_the_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``tvm timeline`` and the like are monitor commands, with hooks around them."""
+    monkeypatch.setattr(patience, "EVERY", 0.5)
+    async with slow() as (machine, server):
+        gdb = await gdb_at(server)
+        type_to(gdb, f"source {Path(server_module.__file__).with_name('gdbinit.py')}", "monitor back")
+        await shows(gdb, "back: ")
+        gdb.send_signal(signal.SIGINT)
+        await until(lambda: not machine.moves(), "the command is cancelled")
+        type_to(gdb, "tvm timeline", "print $icount()", "reverse-stepi", "print $_icount", "detach", "quit")
+        output = (await asyncio.wait_for(gdb.communicate(), DEADLINE))[0].decode()
+        assert "you said timeline\n" in output
+        assert f"$1 = {HERE}\n" in output and f"$2 = {HERE - 1}\n" in output, output
