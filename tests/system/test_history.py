@@ -121,3 +121,20 @@ def test_checkpoints_leave_no_trace_in_the_recording(tmp_path: Path, monkeypatch
         machine.close()
         found.append(events_of(tmp_path / f"{name}.rr"))
     assert found[0] == found[1] and len(found[0]) > 10
+
+
+def test_a_replay_that_nobody_can_turn_keeps_nothing_of_its_past(spec: MachineSpec) -> None:
+    spec = replace(spec, rrsnapshot="begin")
+    machine, history = recorded(spec)
+    end = history.run(1_000_000).icount
+    here = machine.digest()
+    machine.finish("quit")
+    machine.close()
+    play = replace(spec, mode="play")
+    for looks_back in (False, True):
+        machine = build_machine(play, lambda port, data: None)
+        history = history_of(machine, play, ReplayMode.PLAY, looks_back=looks_back)
+        assert (history.checkpoints is None) == (history.time_travel is None) == (not looks_back)
+        assert tags(history) == ["begin"]
+        assert history.run(end).icount == end and machine.digest() == here
+        machine.close()
