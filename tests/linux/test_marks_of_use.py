@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.linux.harness import assert_same, record, replay
+from tests.linux.harness import assert_same, linux, record, replay
 from tests.linux.test_pc_debian import linux_pc
 from tests.linux.test_riscv_debian import linux_riscv
 from timevm.engine.machine.machine import Machine
@@ -42,11 +42,11 @@ def put_back(machine: Machine) -> None:
     machine.cpu.restore(machine.cpu.state())
 
 
-@pytest.mark.parametrize("linux", [linux_pc, linux_riscv], ids=["pc", "riscv64"])
+@pytest.mark.parametrize("guest", [linux, linux_pc, linux_riscv], ids=["arm64", "pc", "riscv64"])
 def test_marks_of_use_are_the_same_in_a_replay_that_is_restored(
-    linux: Callable[[str, Path], MachineSpec], tmp_path: Path
+    guest: Callable[[str, Path], MachineSpec], tmp_path: Path
 ) -> None:
-    spec = replace(linux("shell,off", tmp_path / "marks.rr"), sleep=False)
+    spec = replace(guest("shell,off", tmp_path / "marks.rr"), sleep=False)
     recorded = record(spec, SHELL)
     assert recorded.console.count(b"/smaps\r\n") == 9, recorded.console
     assert_same(recorded, replay(spec))

@@ -57,6 +57,54 @@ def str_w(rt: int, rn: int, offset: int = 0) -> int:
     return 0xB9000000 | (offset // 4) << 10 | rn << 5 | rt
 
 
+def ldrh(rt: int, rn: int, offset: int = 0) -> int:
+    return 0x79400000 | (offset // 2) << 10 | rn << 5 | rt
+
+
+def strh(rt: int, rn: int, offset: int = 0) -> int:
+    return 0x79000000 | (offset // 2) << 10 | rn << 5 | rt
+
+
+def ldur(rt: int, rn: int, offset: int) -> int:
+    return 0xF8400000 | (offset & 0x1FF) << 12 | rn << 5 | rt
+
+
+def stur(rt: int, rn: int, offset: int) -> int:
+    return 0xF8000000 | (offset & 0x1FF) << 12 | rn << 5 | rt
+
+
+def ldp(rt: int, rt2: int, rn: int, offset: int = 0) -> int:
+    return 0xA9400000 | (offset // 8 & 0x7F) << 15 | rt2 << 10 | rn << 5 | rt
+
+
+def stp(rt: int, rt2: int, rn: int, offset: int = 0) -> int:
+    return 0xA9000000 | (offset // 8 & 0x7F) << 15 | rt2 << 10 | rn << 5 | rt
+
+
+def ldxr(rt: int, rn: int) -> int:
+    return 0xC85F7C00 | rn << 5 | rt
+
+
+def stxr(rs: int, rt: int, rn: int) -> int:
+    return 0xC8007C00 | rs << 16 | rn << 5 | rt
+
+
+def dc_zva(rt: int) -> int:
+    return 0xD50B7420 | rt
+
+
+def lsl(rd: int, rn: int, count: int) -> int:
+    return 0xD3400000 | (64 - count & 63) << 16 | (63 - count) << 10 | rn << 5 | rd
+
+
+def blr(rn: int) -> int:
+    return 0xD63F0000 | rn << 5
+
+
+def ret() -> int:
+    return 0xD65F03C0
+
+
 def b(words: int) -> int:
     """Branch by so many instructions."""
     return 0x14000000 | words & 0x3FFFFFF
@@ -95,6 +143,11 @@ def msr(rt: int, op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
 
 
 VBAR_EL1 = (3, 0, 12, 0, 0)
+SCTLR_EL1 = (3, 0, 1, 0, 0)
+TTBR0_EL1 = (3, 0, 2, 0, 0)
+TCR_EL1 = (3, 0, 2, 0, 2)
+MAIR_EL1 = (3, 0, 10, 2, 0)
+FAR_EL1 = (3, 0, 6, 0, 0)
 CNTVCT_EL0 = (3, 3, 14, 0, 2)
 CNTV_CTL_EL0 = (3, 3, 14, 3, 1)
 CNTV_CVAL_EL0 = (3, 3, 14, 3, 2)

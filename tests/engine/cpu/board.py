@@ -26,6 +26,8 @@ class Device:
         self.board = board
         self.reads = 0
         self.log: list[tuple[str, int, int, int]] = []
+        #: what a write does besides
+        self.effect: Callable[[], None] = lambda: None
 
     def read(self, offset: int, size: int) -> int:
         self.log.append(("read", self.board.cpu.icount, offset, size))
@@ -36,6 +38,7 @@ class Device:
         self.log.append(("write", self.board.cpu.icount, offset, value))
         if offset == LINE:
             self.board.cpu.set_interrupt("irq", bool(value & 1))
+        self.effect()
 
 
 class Board:
@@ -61,6 +64,12 @@ class Board:
 
     def read(self, address: int, size: int) -> bytes:
         return bytes(self.memory[address - RAM : address - RAM + size])
+
+    def copy_to(self, other: Board) -> None:
+        """As a checkpoint that is restored in another process."""
+        other.memory[:] = self.memory[:]
+        other.cpu.restore(self.cpu.state())
+        other.device.reads, other.device.log = self.device.reads, self.device.log
 
     def fingerprint(self) -> tuple[Any, ...]:
         state = self.cpu.state()

@@ -203,6 +203,30 @@ def test_a_load_and_store_of_one_instruction(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOW)
+def test_a_comparison_of_two_entries(how: str) -> None:
+    """CMPXCHG16B stores in halves; the second is the one in use."""
+    kind = KINDS["four levels"]
+    program = f"""
+        add rdi, 0x1000
+        {ACCESSES}
+        mov rax, [rsi]
+        mov rdx, [rsi + 8]
+        mov rbx, rax
+        xor rbx, 0x200
+        mov rcx, rdx
+        xor rcx, {FRAME ^ OTHER}
+        cmpxchg16b [rsi]
+        setz bl
+        mov ecx, [rdi]
+    """
+    board = machine(kind, program)
+    board.write(kind.entry + 8, (FRAME | 7).to_bytes(8, "little"))
+    board = finish(board, how)
+    assert (board.cpu.read_register("rbx") & 0xFF, board.cpu.read_register("rcx")) == (1, 0x2222_2222)
+    assert board.number(kind.entry) == FRAME | 0x207
+
+
+@pytest.mark.parametrize("how", HOW)
 def test_the_next_instruction_comes_from_the_new_table(how: str) -> None:
     """The page that is running is mapped to another place, by a branch back to code that ran before."""
     kind = KINDS["four levels"]

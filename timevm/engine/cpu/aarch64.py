@@ -16,7 +16,8 @@ from unicorn import arm64_const as arm64
 from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import aarch64_private as private
-from timevm.engine.cpu import generator, native, psci, unicorn_library
+from timevm.engine.cpu import native, psci, unicorn_library
+from timevm.engine.cpu.aarch64_interposed import interpose
 from timevm.engine.cpu.aarch64_registers import REGISTERS, SYSTEM_BY_NAME, UNICORN_NUMBER
 from timevm.engine.cpu.aarch64_state import CpuState
 from timevm.engine.cpu.aarch64_system import SystemRegisters
@@ -84,7 +85,6 @@ class Aarch64Cpu(UnicornCpu):
         self._invalidate = unicorn_library.function(
             "tb_invalidate_phys_range_aarch64", None, c_void_p, c_uint64, c_uint64
         )
-        self._ram_offset = unicorn_library.function("qemu_ram_addr_from_host_aarch64", c_uint64, c_void_p, c_uint64)
         self._saved = CpuState(self._unicorn, self._env)
         self._breakpoint_hooks: dict[int, int] = {}
         self._trace: CodeTrace | None = None
@@ -119,7 +119,7 @@ class Aarch64Cpu(UnicornCpu):
             block_checks=int(exit_checks),
         )
         library = native.load()
-        generator.interpose(library, self.suffix)
+        interpose(library)
         self._adopt(library, self.native, self.native.engine, cpu_state)
         self.native.engine.call = self._unicorn_calls("arm_cpu_do_interrupt", "arm_cpu_get_phys_page_attrs_debug")
         self._place_common(env + private.PC)
@@ -146,7 +146,8 @@ class Aarch64Cpu(UnicornCpu):
         error = unicorn_library.mem_map_ptr(self._handle, base, size, const.UC_PROT_ALL, host_address)
         unicorn_library.check(error, "map the guest's RAM")
         self.native.ram_base, self.native.ram_end, self.native.ram_host = base, base + size, host_address
-        self.native.ram_offset = self._ram_offset(self._handle, host_address)
+        self._add_ram(base, host_address, size)
+        self.native.ram_offset = self.native.engine.memory.ram[0].offset
         if self._flat_translation:
             self._pages = ctypes.create_string_buffer(size >> 12)
             self.native.pages = ctypes.addressof(self._pages)
@@ -183,6 +184,7 @@ class Aarch64Cpu(UnicornCpu):
         if start < end:
             offset = ram.ram_offset - ram.ram_base
             self._invalidate(self._handle, start + offset, end + offset)
+            self._library.timevm_memory_changed(self._address, start, end - start)
 
     def _timer_line(self, timer: int, level: int) -> None:
         try:
@@ -354,6 +356,7 @@ class Aarch64Cpu(UnicornCpu):
             timer.compare = timer.control = timer.level = 0
         self.native.counter_access = 0
         self.native.engine.lines = self.native.engine.translations_stale = 0
+        self.native.engine.memory.tlb_stale = 0
         self.native.engine.deadline = 0
         self._waiting = False
         self._follow_mmu()

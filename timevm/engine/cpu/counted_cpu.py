@@ -9,18 +9,16 @@ from __future__ import annotations
 import ctypes
 from abc import abstractmethod
 from collections.abc import Callable
-from ctypes import c_uint64, c_void_p
+from ctypes import c_uint64
 from typing import Any
 
-import numpy as np
 from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import unicorn_library
 from timevm.engine.cpu.base import MmioHandler, Stop, StopKind, WatchKind
 from timevm.engine.cpu.code_trace import CodeTrace
-from timevm.engine.cpu.native import STOP_FIRMWARE_CALL, counted
-from timevm.engine.cpu.unicorn_cpu import PAGE, UnicornCpu, UnicornWindow, no_output
-from timevm.errors import InternalError
+from timevm.engine.cpu.native import STOP_FIRMWARE_CALL
+from timevm.engine.cpu.unicorn_cpu import UnicornCpu, UnicornWindow, no_output
 
 
 class CountedCpu(UnicornCpu):
@@ -34,9 +32,6 @@ class CountedCpu(UnicornCpu):
 
     def _adopt_counted(self) -> None:
         """After ``_adopt``."""
-        name = f"qemu_ram_addr_from_host_{self.suffix}"
-        self.native.flushes = 1
-        self._ram_offset = unicorn_library.function(name, c_uint64, c_void_p, c_uint64)
         self._asked: tuple[StopKind, int | None] | None = None
         self._trace: CodeTrace | None = None
 
@@ -48,20 +43,9 @@ class CountedCpu(UnicornCpu):
 
     def map_ram(self, base: int, host_address: int, size: int) -> None:
         """``base``, ``host_address`` and ``size`` in whole pages."""
-        if self.native.ram_count == counted.MAX_RAM_RANGES:
-            raise InternalError(f"more than {counted.MAX_RAM_RANGES} ranges of memory")
         error = unicorn_library.mem_map_ptr(self._handle, base, size, const.UC_PROT_ALL, host_address)
         unicorn_library.check(error, f"map memory at {base:#x}")
-        offset = self._ram_offset(self._handle, host_address)
-        self.native.ram[self.native.ram_count] = counted.RamRange(base, base + size, offset, host_address)
-        self.native.ram_count += 1
-        pages = max((entry.offset + entry.end - entry.base) // PAGE for entry in self.native.ram)
-        self._code_pages = (counted.CodePage * pages)()
-        self.native.code_pages = ctypes.addressof(self._code_pages)
-        # the host has memory for those that are used only
-        self._tables = np.zeros(pages * ctypes.sizeof(counted.Table), dtype=np.uint8)
-        self.native.tables = self._tables.ctypes.data
-        self.native.code_page_count = pages
+        self._add_ram(base, host_address, size)
 
     def map_mmio(
         self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output

@@ -110,8 +110,6 @@ class Riscv64Cpu(CountedCpu):
             block_checks=int(exit_checks),
             emu_start=exported("uc_emu_start"),
             code_page=exported("get_page_addr_code_hostp_riscv64"),
-            watch_writes=exported("tlb_reset_dirty_riscv64"),
-            flush_tlb=exported("tlb_flush_riscv64"),
         )
         self._adopt(library, self.native, self.native.engine, cpu_state)
         self._adopt_counted()
@@ -272,7 +270,7 @@ class Riscv64Cpu(CountedCpu):
             x[A0 + index] = value & TOP
         self._pc.value = pc & TOP
         self._place(icount)
-        self.native.tlb_stale = 0
+        self.native.engine.memory.tlb_stale = 0
         self._set_timer(TOP, False, False)
         self._waiting = False
         self._asked = None

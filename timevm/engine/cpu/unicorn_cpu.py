@@ -13,6 +13,7 @@ from ctypes import c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import Any
 
+import numpy as np
 import unicorn
 
 from timevm.engine.cpu import linkage, native, private, unicorn_library
@@ -102,7 +103,28 @@ class UnicornCpu(UnicornStops):
         )
         engine.unicorn, engine.cpu_state = self._handle, cpu_state
         engine.settle_at = -1
+        memory = engine.memory
+        memory.watch_writes = unicorn_library.exported(f"tlb_reset_dirty_{self.suffix}")
+        memory.flush_tlb = unicorn_library.exported(f"tlb_flush_{self.suffix}")
+        memory.flushes, memory.begun_anew_at = 1, -1
+        name = f"qemu_ram_addr_from_host_{self.suffix}"
+        self._ram_offset = unicorn_library.function(name, c_uint64, c_void_p, c_uint64)
         engine.device_read, engine.device_write, engine.drain_output = self._device_calls
+
+    def _add_ram(self, base: int, host_address: int, size: int) -> None:
+        """Mapped at ``base``: the native hooks are told.  Raises InternalError if there are too many ranges."""
+        memory = self._common.memory
+        if memory.ram_count == native.MAX_RAM_RANGES:
+            raise InternalError(f"more than {native.MAX_RAM_RANGES} ranges of memory")
+        offset = self._ram_offset(self._handle, host_address)
+        memory.ram[memory.ram_count] = native.RamRange(base, base + size, offset, host_address)
+        memory.ram_count += 1
+        pages = max((entry.offset + entry.end - entry.base) // PAGE for entry in memory.ram)
+        self._pages_of_ram = (native.RamPage * pages)()
+        # the host has memory for those that are used only
+        self._tables = np.zeros(pages * ctypes.sizeof(native.Table), dtype=np.uint8)
+        memory.pages, memory.tables = ctypes.addressof(self._pages_of_ram), self._tables.ctypes.data
+        memory.page_count = pages
 
     def _place_common(self, pc: int) -> None:
         """Addresses of the fields of Unicorn's structures that the common hooks use."""

@@ -272,7 +272,7 @@ class X86Cpu(CountedCpu):
             c_uint64.from_address(self._env + private.REGS + 8 * number).value = value & 0xFFFF_FFFF
         self._place(icount)
         self.native.engine.lines = self.native.engine.translations_stale = 0
-        self.native.nmi = self.native.nmi_line = self.native.tlb_stale = 0
+        self.native.nmi = self.native.nmi_line = self.native.engine.memory.tlb_stale = 0
         self._waiting = False
         self._asked = None
 

@@ -47,8 +47,6 @@ def native_cpu(env: int, time_shift: int, acknowledge: Any) -> hooks.X86:
         acknowledge=acknowledge,
         emu_start=unicorn_library.exported("uc_emu_start"),
         code_page=unicorn_library.exported("get_page_addr_code_hostp_x86_64"),
-        watch_writes=unicorn_library.exported("tlb_reset_dirty_x86_64"),
-        flush_tlb=unicorn_library.exported("tlb_flush_x86_64"),
         call=_calls(),
     )
     ctypes.memset(ctypes.addressof(cpu.ports), hooks.NO_WINDOW, hooks.PORTS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import c_int, c_int32, c_int64, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import c_int, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -20,8 +20,10 @@ STOP_SETTLED = 7
 OUTPUT_BYTES = 4096
 MAX_WINDOWS = 64
 MAX_WATCHES = 64
+MAX_RAM_RANGES = 8
 MAX_WATCHED_PAGES = 64
 MAX_STORED = 64
+MAX_WALKED = 8
 WATCH_REACH = 63
 MAX_PASSED = 256
 WATCH_READ, WATCH_WRITE, WATCH_PHYSICAL = 1, 2, 4
@@ -73,6 +75,40 @@ class PassedStop(ctypes.Structure):
     ]
 
 
+class RamRange(ctypes.Structure):
+    _fields_ = [("base", c_uint64), ("end", c_uint64), ("offset", c_uint64), ("host", c_void_p)]
+
+
+class RamPage(ctypes.Structure):
+    _fields_ = [
+        ("writes", c_uint32),
+        ("has_code", c_uint16),
+        ("patience", c_uint16),
+        ("table", c_uint32),
+        ("filled", c_uint32),
+    ]
+
+
+class Table(ctypes.Structure):
+    _fields_ = [("first", c_uint64), ("entry_size", c_uint64), ("read", c_uint64 * 8)]
+
+
+class Memory(ctypes.Structure):
+    _fields_ = [
+        ("watch_writes", c_void_p),
+        ("flush_tlb", c_void_p),
+        ("pages", c_void_p),
+        ("tables", c_void_p),
+        ("page_count", c_uint64),
+        ("ram", RamRange * MAX_RAM_RANGES),
+        ("ram_count", c_uint32),
+        ("flushes", c_uint32),
+        ("tlb_stale", c_uint32),
+        ("padding", c_uint32),
+        ("begun_anew_at", c_int64),
+    ]
+
+
 class Engine(ctypes.Structure):
     _fields_ = [
         ("call", UnicornCalls),
@@ -109,6 +145,7 @@ class Engine(ctypes.Structure):
         ("window_count", c_uint32),
         ("watch_count", c_uint32),
         ("watches", Watch * MAX_WATCHES),
+        ("memory", Memory),
     ]
 
 
@@ -161,6 +198,12 @@ class Aarch64(ctypes.Structure):
         ("stored_at", c_int64),
         ("stored_count", c_uint64),
         ("stored", Stored * MAX_STORED),
+        ("walked", c_uint64 * MAX_WALKED),
+        ("roots", c_uint64 * 2),
+        ("walked_count", c_uint32),
+        ("modes_filled", c_uint32),
+        ("store_is_watched", c_uint32),
+        ("padding3", c_uint32),
     ]
 
 
@@ -193,6 +236,8 @@ def load() -> Any:
     """The library of the hooks.  Raises InternalError if it is not built or not of this version."""
     library = open_library("hooks", "timevm_aarch64_layout", (Window, Engine, Aarch64))
     library.timevm_watched_pages_moved.argtypes = [c_void_p]
+    library.timevm_memory_changed.restype = None
+    library.timevm_memory_changed.argtypes = [c_void_p, c_uint64, c_uint64]
     library.timevm_next_timer_ns.restype = c_int64
     library.timevm_next_timer_ns.argtypes = [c_void_p, c_int64]
     library.timevm_evaluate_timers.restype = None

@@ -25,6 +25,11 @@ static __attribute__((noinline)) void slow_block(struct aarch64 *cpu, uint64_t p
         if (timevm_watched_pages_moved(cpu))
             stop_here(engine, STOP_KICK); /* the hooks are put where they belong before it goes on */
     }
+    if (engine->memory.tlb_stale) {
+        engine->memory.tlb_stale = 0;
+        empty_tlb(engine);
+        restart_block(engine, 0); /* which may be another one */
+    }
     if (engine->translations_stale) {
         engine->translations_stale = 0;
         engine->call.flush_translations(engine->cpu_state);
@@ -78,8 +83,7 @@ EXPORT void timevm_breakpoint(void *unicorn, uint64_t pc, uint32_t size, struct 
 
 /* ---- runs ---- */
 
-/* whose code is being translated on this thread */
-static _Thread_local struct aarch64 *running;
+_Thread_local struct aarch64 *running __attribute__((tls_model("initial-exec")));
 
 /* In place of tcg_gen_callN.  Instead of the block hook, the count itself.  The check at the start of each block is left
    out: whatever ends a run here leaves the block by itself (stop_here, an exception, WFI), and the block hook sees kicks;
@@ -109,6 +113,7 @@ EXPORT int timevm_run(struct aarch64 *cpu)
     int error;
 
     running = cpu;
+    cpu->engine.memory.begun_anew_at = -1;
     error = cpu->emu_start(cpu->engine.unicorn, *cpu->engine.pc, 0, 0, 0);
     running = outer;
     return error;

@@ -17,6 +17,8 @@ struct generic_timer {
 
 #define MAX_WATCHED_PAGES 64
 #define WATCH_REACH 63 /* bytes before a watched one where an instruction that accesses it may begin to */
+#define MAX_WALKED 8 /* four levels */
+#define STORES_TO_TABLE 4096 /* so many of them have the TLB emptied */
 #define MAX_STORED 64 /* of one instruction: ST4 of bytes */
 
 struct stored {
@@ -68,7 +70,18 @@ struct aarch64 {
     int64_t stored_at; /* its icount */
     uint64_t stored_count;
     struct stored stored[MAX_STORED];
+
+    /* page tables (aarch64_tables.c) */
+    uint64_t walked[MAX_WALKED]; /* physical addresses of the entries that were read since a walk began */
+    uint64_t roots[2]; /* by half of the address space: the page where walks began since the TLB was empty; 0: none did */
+    uint32_t walked_count;
+    uint32_t modes_filled;     /* of which Unicorn's TLB may have entries, one bit each */
+    uint32_t store_is_watched; /* the page that is written stays slow */
+    uint32_t padding3;
 };
+
+/* the CPU that this thread runs */
+extern _Thread_local struct aarch64 *running __attribute__((tls_model("initial-exec")));
 
 /* None of these is called for each block or access: what is, stands in the file of its hook. */
 
@@ -82,6 +95,8 @@ void evaluate_timers(struct aarch64 *cpu, int64_t icount);
 void set_mmu(struct aarch64 *cpu, int on);
 /* page tables, or which of them count, are about to change */
 void touch_mapping(struct aarch64 *cpu);
+/* TTBR0_EL1 or TTBR1_EL1 is about to be written, in an instruction that ends its block */
+void change_root(struct aarch64 *cpu, unsigned half, uint64_t value);
 /* the hooks of watchpoints do not cover any longer what they should */
 int timevm_watched_pages_moved(struct aarch64 *cpu);
 /* bytes of one page are about to be cleared by an instruction that no hook sees: are they watched? */

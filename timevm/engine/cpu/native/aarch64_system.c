@@ -212,6 +212,8 @@ EXPORT uint32_t timevm_system_write(void *unicorn, uint32_t name, const struct c
     (void)name;
     if (reg->crn == 1 || reg->crn == 2) /* SCTLR_EL1; TTBR0_EL1, TTBR1_EL1, TCR_EL1 */
         touch_mapping(cpu);
+    if (reg->crn == 2 && reg->crm == 0 && reg->op2 < 2 && reg->op1 == 0)
+        change_root(cpu, reg->op2, reg->value);
     if (reg->crn != 14 && reg->crn != 9 && reg->crn != 1)
         return 0;
     if (is_performance_monitor(reg))

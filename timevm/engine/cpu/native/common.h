@@ -12,6 +12,7 @@
 #ifndef TIMEVM_COMMON_H
 #define TIMEVM_COMMON_H
 
+#include "tables.h"
 #include "unicorn_api.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -101,7 +102,13 @@ struct engine {
     uint32_t window_count;
     uint32_t watch_count;
     struct watch watches[MAX_WATCHES]; /* in order of address */
+    struct memory memory;
 };
+
+static inline int is_table(const struct engine *engine, const struct ram_page *page)
+{
+    return page->table == engine->memory.flushes;
+}
 
 /* icount at `pc` inside the block that was paid for last; O(1) */
 static inline int64_t icount_at(const struct engine *engine, uint64_t pc, unsigned shift)

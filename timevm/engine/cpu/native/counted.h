@@ -41,43 +41,13 @@ struct hook_record {
 
 /* ---- the CPU ---- */
 
-#define PAGE ((uint64_t)4096)
-#define PAGE_MASK (~(PAGE - 1))
-#define NOWHERE (~(uint64_t)0)
 #define PROTECTION_WRITE 2
-
-#define MAX_RAM_RANGES 8
-
-struct ram_range {
-    uint64_t base, end;
-    uint64_t offset; /* what Unicorn calls its first byte */
-    uint8_t *host;
-};
-
-/* one page of RAM */
-struct code_page {
-    uint32_t writes; /* stores to it that took the slow path */
-    uint16_t has_code;
-    uint16_t patience; /* log4 of how many of them make its translations be dropped */
-    /* numbers of flushes of the TLB: of the last time that */
-    uint32_t table;  /* translations of addresses were read from it: while it is the last flush, it is a table */
-    uint32_t filled; /* a TLB entry that writes to it became fast */
-};
-
-/* which translations of addresses that are kept were read from a page of RAM that is a table */
-struct table {
-    uint64_t first; /* the virtual address of its first entry's page; NOWHERE: its entries are not of one page each */
-    uint64_t entry_size;
-    uint64_t read[8]; /* bits by eight bytes */
-};
 
 struct counted {
     struct engine engine;
     void *env;
     int (*emu_start)(void *unicorn, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
     uint64_t (*code_page)(void *env, uint64_t address, void **host);                   /* RAM offset of code */
-    void (*watch_writes)(void *cpu_state, uint64_t host, uint64_t length); /* tlb_reset_dirty */
-    void (*flush_tlb)(void *cpu_state);
 
     struct hook_record *block_hook;
     struct translation_block *block; /* paid for last; NULL: nothing of it is left to run */
@@ -86,7 +56,6 @@ struct counted {
     uint32_t time_shift; /* virtual ns = (icount << time_shift) + warp_ns */
     uint32_t limit_requested; /* the next limited block is ours */
     uint32_t store_is_watched; /* the page that is written stays slow */
-    uint32_t tlb_stale;        /* to be emptied before the next instruction */
     uint32_t is_prepared;      /* prepare_store was called for the store that is under way */
     uint32_t longest_block; /* blocks have so many instructions at most, by limits at run time; 0: as many as come */
     uint32_t breakpoint_count;
@@ -97,14 +66,7 @@ struct counted {
     void (*translate_instruction)(struct translating *translation, void *cpu_state);
     const uint8_t *code; /* host address of the page that is being translated */
 
-    struct code_page *code_pages; /* by RAM offset */
-    struct table *tables; /* the same */
-    uint32_t flushes; /* of the TLB: how often it was emptied, and 1 */
     uint32_t padding;
-    uint64_t code_page_count;
-    int64_t begun_anew_at; /* icount of an instruction that changes tables and begins for the second time */
-    struct ram_range ram[MAX_RAM_RANGES];
-    uint32_t ram_count;
     uint32_t block_checks; /* leave in Unicorn's check for a stop at the start of each block */
     struct code_trace *trace; /* of the code that runs; NULL: nobody asks */
 };
@@ -158,30 +120,13 @@ _Noreturn static inline void start_block(struct counted *cpu, uint32_t instructi
 /* ---- counted_stores.c ---- */
 
 void watch_page(struct counted *cpu, uint64_t offset, const void *host);
-uint64_t ram_offset(const struct counted *cpu, uint64_t physical);
-uint8_t *host_of(const struct counted *cpu, uint64_t physical, uint64_t size);
 void entry_filled(void *cpu_state, uint64_t address, uint64_t physical, int protection);
 void run_alone(struct counted *cpu, uintptr_t host_pc);
 void prepare_store(struct counted *cpu, uint64_t offset, int size, uintptr_t host_pc);
-void watch_entries(struct counted *cpu, struct code_page *page, const void *host);
 
 /* ---- counted_tables.c ---- */
 
-const uint8_t *note_entry(struct counted *cpu, uint64_t physical, unsigned size, uint64_t first);
 void change_entries(struct counted *cpu, uint64_t offset, int size, uintptr_t host_pc);
-void entries_changed(struct counted *cpu, uint64_t offset, uint64_t size);
-
-static inline int is_table(const struct counted *cpu, const struct code_page *page)
-{
-    return page->table == cpu->flushes;
-}
-
-/* translations of addresses are read anew from here on; what was translated must be looked up anew, too */
-static inline void empty_tlb(struct counted *cpu)
-{
-    cpu->flushes++;
-    cpu->flush_tlb(cpu->engine.cpu_state);
-}
 
 /* ---- counted_watched.c ---- */
 

@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from ctypes import c_int32, c_int64, c_uint8, c_uint32, c_uint64, c_void_p
 
 from timevm.engine.cpu.native import Engine
-
-MAX_RAM_RANGES = 8
 
 
 class TranslatorCalls(ctypes.Structure):
     _fields_ = [("functions", c_void_p * 7)]
-
-
-class RamRange(ctypes.Structure):
-    _fields_ = [("base", c_uint64), ("end", c_uint64), ("offset", c_uint64), ("host", c_void_p)]
-
-
-class CodePage(ctypes.Structure):
-    _fields_ = [
-        ("writes", c_uint32),
-        ("has_code", c_uint16),
-        ("patience", c_uint16),
-        ("table", c_uint32),
-        ("filled", c_uint32),
-    ]
-
-
-class Table(ctypes.Structure):
-    _fields_ = [("first", c_uint64), ("entry_size", c_uint64), ("read", c_uint64 * 8)]
 
 
 class HookRecord(ctypes.Structure):
@@ -53,8 +33,6 @@ class Counted(ctypes.Structure):
         ("env", c_void_p),
         ("emu_start", c_void_p),
         ("code_page", c_void_p),
-        ("watch_writes", c_void_p),
-        ("flush_tlb", c_void_p),
         ("block_hook", c_void_p),
         ("block", c_void_p),
         ("in_access", c_int64),
@@ -62,7 +40,6 @@ class Counted(ctypes.Structure):
         ("time_shift", c_uint32),
         ("limit_requested", c_uint32),
         ("store_is_watched", c_uint32),
-        ("tlb_stale", c_uint32),
         ("is_prepared", c_uint32),
         ("longest_block", c_uint32),
         ("breakpoint_count", c_uint32),
@@ -71,14 +48,7 @@ class Counted(ctypes.Structure):
         ("translator", TranslatorCalls),
         ("translate_instruction", c_void_p),
         ("code", c_void_p),
-        ("code_pages", c_void_p),
-        ("tables", c_void_p),
-        ("flushes", c_uint32),
         ("padding", c_uint32),
-        ("code_page_count", c_uint64),
-        ("begun_anew_at", c_int64),
-        ("ram", RamRange * MAX_RAM_RANGES),
-        ("ram_count", c_uint32),
         ("block_checks", c_uint32),
         ("trace", c_void_p),
     ]

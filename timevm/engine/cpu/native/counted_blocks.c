@@ -57,7 +57,7 @@ int run_counted(struct counted *cpu)
     cpu->block = 0;
     cpu->in_access = 0;
     cpu->limit_requested = 0;
-    cpu->begun_anew_at = -1;
+    cpu->engine.memory.begun_anew_at = -1;
     cpu->is_prepared = 0;
     error = cpu->emu_start(cpu->engine.unicorn, *cpu->engine.pc, 0, 0, 0);
     cpu->block = 0;

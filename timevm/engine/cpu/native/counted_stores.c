@@ -5,59 +5,31 @@
 
 struct counted_originals replaced;
 
-/* RAM offset of a physical address; NOWHERE: no RAM */
-uint64_t ram_offset(const struct counted *cpu, uint64_t physical)
-{
-    for (uint32_t i = 0; i < cpu->ram_count; i++)
-        if (physical >= cpu->ram[i].base && physical < cpu->ram[i].end)
-            return physical - cpu->ram[i].base + cpu->ram[i].offset;
-    return NOWHERE;
-}
-
-/* where RAM at a physical address is in this process; NULL: no RAM */
-uint8_t *host_of(const struct counted *cpu, uint64_t physical, uint64_t size)
-{
-    for (uint32_t i = 0; i < cpu->ram_count; i++)
-        if (physical >= cpu->ram[i].base && physical < cpu->ram[i].end && size <= cpu->ram[i].end - physical)
-            return cpu->ram[i].host + (physical - cpu->ram[i].base);
-    return 0;
-}
-
-/* TLB entries that write to this page are to be slow; those that come are not made fast.  Some microseconds if there may
-   be any. */
-void watch_entries(struct counted *cpu, struct code_page *page, const void *host)
-{
-    if (page->filled != cpu->flushes)
-        return;
-    page->filled = 0;
-    cpu->watch_writes(cpu->engine.cpu_state, (uintptr_t)host & PAGE_MASK, PAGE);
-}
-
 void watch_page(struct counted *cpu, uint64_t offset, const void *host)
 {
     uint64_t number = offset / PAGE;
 
-    if (number >= cpu->code_page_count || cpu->code_pages[number].has_code)
+    if (number >= cpu->engine.memory.page_count || cpu->engine.memory.pages[number].has_code)
         return;
-    cpu->code_pages[number].has_code = 1;
-    watch_entries(cpu, &cpu->code_pages[number], host);
+    cpu->engine.memory.pages[number].has_code = 1;
+    watch_entries(&cpu->engine, &cpu->engine.memory.pages[number], host);
 }
 
 /* a TLB entry has been made: for a page without code or tables it is fast at once */
 void entry_filled(void *cpu_state, uint64_t address, uint64_t physical, int protection)
 {
-    struct code_page *page;
+    struct ram_page *page;
     uint64_t number;
 
     if (!(protection & PROTECTION_WRITE) || !is_running(cpu_state))
         return;
-    number = ram_offset(running, physical) / PAGE;
-    if (number >= running->code_page_count)
+    number = ram_offset(&running->engine, physical) / PAGE;
+    if (number >= running->engine.memory.page_count)
         return;
-    page = &running->code_pages[number];
-    if (page->has_code || is_table(running, page))
+    page = &running->engine.memory.pages[number];
+    if (page->has_code || is_table(&running->engine, page))
         return;
-    page->filled = running->flushes;
+    page->filled = running->engine.memory.flushes;
     replaced.stop_watching(cpu_state, address);
 }
 
@@ -89,11 +61,11 @@ void run_alone(struct counted *cpu, uintptr_t host_pc)
 /* A store is about to happen to a page that stays slow.  Does not return if its instruction has to begin anew. */
 void prepare_store(struct counted *cpu, uint64_t offset, int size, uintptr_t host_pc)
 {
-    const struct code_page *page = &cpu->code_pages[offset / PAGE];
+    const struct ram_page *page = &cpu->engine.memory.pages[offset / PAGE];
 
     if (page->has_code)
         leave_own_block(cpu, offset, size, host_pc);
-    if (is_table(cpu, page))
+    if (is_table(&cpu->engine, page))
         change_entries(cpu, offset, size, host_pc);
 }
 
@@ -101,16 +73,16 @@ void prepare_store(struct counted *cpu, uint64_t offset, int size, uintptr_t hos
 EXPORT void timevm_store_to_watched(void *unicorn, void *pages, uint64_t offset, int size, uintptr_t host_pc)
 {
     struct counted *cpu = running;
-    struct code_page *page;
+    struct ram_page *page;
 
-    if (!cpu || cpu->engine.unicorn != unicorn || offset / PAGE >= cpu->code_page_count) {
+    if (!cpu || cpu->engine.unicorn != unicorn || offset / PAGE >= cpu->engine.memory.page_count) {
         replaced.store_to_watched(unicorn, pages, offset, size, host_pc);
         return;
     }
-    page = &cpu->code_pages[offset / PAGE];
-    cpu->store_is_watched = page->has_code || is_table(cpu, page);
+    page = &cpu->engine.memory.pages[offset / PAGE];
+    cpu->store_is_watched = page->has_code || is_table(&cpu->engine, page);
     if (!cpu->store_is_watched) {
-        page->filled = cpu->flushes;
+        page->filled = cpu->engine.memory.flushes;
         return;
     }
     if (!cpu->is_prepared)
@@ -125,7 +97,7 @@ EXPORT void timevm_store_to_watched(void *unicorn, void *pages, uint64_t offset,
         if (page->has_code)
             cpu->engine.call.invalidate_range(unicorn, offset & PAGE_MASK, (offset & PAGE_MASK) + PAGE);
         page->has_code = 0;
-        cpu->tlb_stale = 1; /* entries that are also executable are made fast when they are filled again */
+        cpu->engine.memory.tlb_stale = 1; /* entries that are also executable are made fast when they are filled again */
         look_soon(&cpu->engine);
     }
 }
@@ -143,14 +115,14 @@ EXPORT void timevm_code_changed(struct counted *cpu, uint64_t base, uint64_t siz
     uint64_t end = base + size;
 
     while (base < end) {
-        uint64_t next = (base & PAGE_MASK) + PAGE, offset = ram_offset(cpu, base);
+        uint64_t next = (base & PAGE_MASK) + PAGE, offset = ram_offset(&cpu->engine, base);
 
         if (next > end)
             next = end;
-        if (offset / PAGE < cpu->code_page_count) {
-            if (cpu->code_pages[offset / PAGE].has_code)
+        if (offset / PAGE < cpu->engine.memory.page_count) {
+            if (cpu->engine.memory.pages[offset / PAGE].has_code)
                 cpu->engine.call.invalidate_range(cpu->engine.unicorn, offset, offset + (next - base));
-            entries_changed(cpu, offset, next - base);
+            entries_changed(&cpu->engine, offset, next - base);
         }
         base = next;
     }

@@ -21,9 +21,9 @@ void slow_block(struct counted *counted, int64_t count)
         stop_here(engine, STOP_LIMIT);
     if (__atomic_load_n(&engine->kick, __ATOMIC_ACQUIRE) && now != engine->entered)
         stop_here(engine, STOP_KICK);
-    if (cpu->common.tlb_stale) {
-        cpu->common.tlb_stale = 0;
-        empty_tlb(&cpu->common);
+    if (cpu->common.engine.memory.tlb_stale) {
+        cpu->common.engine.memory.tlb_stale = 0;
+        empty_tlb(engine);
         start_block(&cpu->common, 0); /* which may be another one */
     }
     if (now >= engine->deadline)
@@ -79,6 +79,6 @@ EXPORT void timevm_riscv64_layout(uint64_t sizes[5])
     sizes[0] = sizeof(struct window);
     sizes[1] = sizeof(struct engine);
     sizes[2] = sizeof(struct riscv64);
-    sizes[3] = sizeof(struct code_page);
+    sizes[3] = sizeof(struct ram_page);
     sizes[4] = sizeof(struct originals);
 }

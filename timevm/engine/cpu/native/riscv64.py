@@ -7,8 +7,8 @@ from ctypes import c_int, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import Any
 
-from timevm.engine.cpu.native import Engine, Window, open_library
-from timevm.engine.cpu.native.counted import CodePage, Counted
+from timevm.engine.cpu.native import Engine, RamPage, Window, open_library
+from timevm.engine.cpu.native.counted import Counted
 
 
 class RegisterCalls(ctypes.Structure):
@@ -66,7 +66,7 @@ class Riscv64(ctypes.Structure):
 @cache
 def load() -> Any:
     """The library of the RISC-V hooks.  Raises InternalError if it is not built or not of this version."""
-    library = open_library("hooks_riscv64", "timevm_riscv64_layout", (Window, Engine, Riscv64, CodePage, Originals))
+    library = open_library("hooks_riscv64", "timevm_riscv64_layout", (Window, Engine, Riscv64, RamPage, Originals))
     library.timevm_riscv64_run.restype = c_int
     library.timevm_riscv64_run.argtypes = [c_void_p]
     library.timevm_code_changed.restype = None

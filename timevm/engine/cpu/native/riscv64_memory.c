@@ -35,7 +35,7 @@ EXPORT uint64_t timevm_riscv64_page(const struct riscv64 *cpu, uint64_t address)
         uint64_t rest;
 
         shift -= ENTRY_BITS;
-        host = host_of(&cpu->common, base + ((address >> shift) & ((1 << ENTRY_BITS) - 1)) * sizeof entry, sizeof entry);
+        host = host_of(&cpu->common.engine, base + ((address >> shift) & ((1 << ENTRY_BITS) - 1)) * sizeof entry, sizeof entry);
         if (!host)
             return NOWHERE;
         __builtin_memcpy(&entry, host, sizeof entry);
@@ -62,7 +62,7 @@ void note_tables(struct riscv64 *cpu, uint64_t address)
         const uint8_t *host;
 
         shift -= ENTRY_BITS;
-        host = note_entry(&cpu->common, base + ((address >> shift) & ((1 << ENTRY_BITS) - 1)) * sizeof entry,
+        host = note_entry(&cpu->common.engine, base + ((address >> shift) & ((1 << ENTRY_BITS) - 1)) * sizeof entry,
                           sizeof entry, levels ? NOWHERE : address & ~(((uint64_t)PAGE << ENTRY_BITS) - 1));
         if (!host)
             return;
@@ -82,7 +82,7 @@ EXPORT int timevm_riscv64_write_protection(void *env, int number, uint64_t value
     int result = calls->write(env, number, value);
 
     if (running && running->env == env)
-        empty_tlb(running);
+        empty_tlb(&running->engine);
     return result;
 }
 
@@ -91,7 +91,7 @@ void previous_mode_changed(struct riscv64 *cpu)
 {
     if (!(*cpu->status & STATUS_MPRV))
         return;
-    cpu->common.tlb_stale = 1;
+    cpu->common.engine.memory.tlb_stale = 1;
     look_soon(&cpu->common.engine);
 }
 

@@ -44,7 +44,7 @@ static uint32_t instruction_at(const struct riscv64 *cpu, uint64_t pc)
     for (unsigned half = 0; half < 2; half++) {
         uint64_t at = pc + 2 * half;
         uint64_t page = cpu->common.engine.call.translate(cpu->common.engine.cpu_state, at & PAGE_MASK, attributes);
-        const uint8_t *host = page == NOWHERE ? 0 : host_of(&cpu->common, page | (at & (PAGE - 1)), 2);
+        const uint8_t *host = page == NOWHERE ? 0 : host_of(&cpu->common.engine, page | (at & (PAGE - 1)), 2);
 
         if (!host)
             return 0;
@@ -355,7 +355,7 @@ EXPORT int timevm_riscv64_write_translation(void *env, int number, uint64_t valu
     if (!is_ours(env))
         return original.translation.write(env, number, value);
     result = original.translation.write(env, number, value);
-    empty_tlb(running);
+    empty_tlb(&running->engine);
     return result;
 }
 

@@ -7,8 +7,8 @@ from ctypes import c_int, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void
 from functools import cache
 from typing import Any
 
-from timevm.engine.cpu.native import MAX_WINDOWS, Engine, Window, open_library
-from timevm.engine.cpu.native.counted import CodePage, Counted
+from timevm.engine.cpu.native import MAX_WINDOWS, Engine, RamPage, Window, open_library
+from timevm.engine.cpu.native.counted import Counted
 
 MAX_STORED = 64
 NO_WINDOW = 0xFF
@@ -104,7 +104,7 @@ class X86(ctypes.Structure):
 @cache
 def load() -> Any:
     """The library of the x86 hooks.  Raises InternalError if it is not built or not of this version."""
-    library = open_library("hooks_x86_64", "timevm_x86_layout", (Window, Engine, X86, CodePage))
+    library = open_library("hooks_x86_64", "timevm_x86_layout", (Window, Engine, X86, RamPage))
     library.timevm_x86_run.restype = c_int
     library.timevm_x86_run.argtypes = [c_void_p]
     library.timevm_code_changed.restype = None

@@ -19,7 +19,7 @@ static void note_extended(struct x86_64 *cpu, uint64_t address)
     uint64_t base = cpu->control[3] & (is_long ? ADDRESS : 0xffffffe0), index = address >> shift & (is_long ? 511 : 3);
 
     for (;;) {
-        const uint8_t *host = note_entry(&cpu->common, (base + index * 8) & (uint64_t)(int64_t)*cpu->a20, 8,
+        const uint8_t *host = note_entry(&cpu->common.engine, (base + index * 8) & (uint64_t)(int64_t)*cpu->a20, 8,
                                          shift == 12 ? address & ~(((uint64_t)1 << 21) - 1) : NOWHERE);
         uint64_t entry;
 
@@ -47,13 +47,13 @@ void note_tables(struct x86_64 *cpu, uint64_t address)
         note_extended(cpu, address);
         return;
     }
-    host = note_entry(&cpu->common, ((cpu->control[3] & PAGE_MASK) + (address >> 20 & 0xffc)) & mask, 4, NOWHERE);
+    host = note_entry(&cpu->common.engine, ((cpu->control[3] & PAGE_MASK) + (address >> 20 & 0xffc)) & mask, 4, NOWHERE);
     if (!host)
         return;
     __builtin_memcpy(&entry, host, sizeof entry);
     if (!(entry & PRESENT) || ((entry & LARGE) && (cpu->control[4] & CR4_LARGE)))
         return;
-    note_entry(&cpu->common, ((entry & PAGE_MASK) + (address >> 10 & 0xffc)) & mask, 4,
+    note_entry(&cpu->common.engine, ((entry & PAGE_MASK) + (address >> 10 & 0xffc)) & mask, 4,
                address & ~(((uint64_t)1 << 22) - 1));
 }
 
@@ -77,7 +77,7 @@ EXPORT void timevm_x86_wrmsr(void *env)
     before = *cpu->efer;
     write_register(env);
     if ((before ^ *cpu->efer) & EFER_NO_EXECUTE) {
-        cpu->common.tlb_stale = 1;
+        cpu->common.engine.memory.tlb_stale = 1;
         look_soon(&cpu->common.engine);
     }
 }

@@ -218,8 +218,8 @@ static void prepare_bytes(struct counted *cpu, uint64_t address, uint64_t size, 
         uint64_t attributes[4] = {0}, here = PAGE - address % PAGE < size ? PAGE - address % PAGE : size;
         uint64_t physical = cpu->engine.call.translate(cpu->engine.cpu_state, address & PAGE_MASK, attributes), offset;
 
-        offset = physical == NOWHERE ? NOWHERE : ram_offset(cpu, physical | address % PAGE);
-        if (offset / PAGE < cpu->code_page_count)
+        offset = physical == NOWHERE ? NOWHERE : ram_offset(&cpu->engine, physical | address % PAGE);
+        if (offset / PAGE < cpu->engine.memory.page_count)
             prepare_store(cpu, offset, (int)here, host_pc);
         address += here;
         size -= here;

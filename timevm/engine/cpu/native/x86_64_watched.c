@@ -30,7 +30,7 @@ EXPORT int timevm_x86_new_data_break(void *cpu_state, uint64_t address, uint64_t
 {
     if (!is_running(cpu_state))
         return original.new_data_break(cpu_state, address, length, kind, record);
-    empty_tlb(running);
+    empty_tlb(&running->engine);
     return 0;
 }
 
@@ -64,11 +64,11 @@ static void note_store(struct x86_64 *cpu, uint64_t address, uint64_t size, uint
     if (physical == ~(uint64_t)0)
         return;
     physical |= address & (PAGE - 1);
-    for (uint32_t i = 0; i < cpu->common.ram_count; i++)
-        if (physical >= cpu->common.ram[i].base && physical < cpu->common.ram[i].end) {
+    for (uint32_t i = 0; i < cpu->common.engine.memory.ram_count; i++)
+        if (physical >= cpu->common.engine.memory.ram[i].base && physical < cpu->common.engine.memory.ram[i].end) {
             struct noted_store *store = &cpu->stored[cpu->stored_count++];
 
-            *store = (struct noted_store){cpu->common.ram[i].host + (physical - cpu->common.ram[i].base), 0, size, host_pc};
+            *store = (struct noted_store){cpu->common.engine.memory.ram[i].host + (physical - cpu->common.engine.memory.ram[i].base), 0, size, host_pc};
             __builtin_memcpy(&store->before, store->host, size);
         }
 }
