@@ -6,6 +6,8 @@ empties the TLB.  All see what tables say when an access happens (Arm ARM D5; it
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from tests.engine.cpu import assembler as a
@@ -190,3 +192,76 @@ def test_stores_to_what_was_a_table_once_become_fast() -> None:
     board = finish(board, HOW[0])
     assert x(board, 13) & 0x3F == ACCESS
     assert board.cpu.native.engine.memory.flushes - before < 20
+
+
+#: of a random program: entries of LAST that it knows, and what it xors into them
+KNOWN = 4
+CHANGES = (VALID, ACCESSED, READ_ONLY, 0x1000, ACCESSED | 0x1000, READ_ONLY | ACCESSED)
+#: faults are added up in x20, and it goes on behind the instruction
+SUM_UP = [
+    *(a.mrs(13, *a.ESR_EL1), a.mrs(14, *a.FAR_EL1), a.eor(20, 20, 13), a.eor(20, 20, 14), a.add(20, 20, 1)),
+    *(a.mrs(15, *a.ELR_EL1), a.add(15, 15, 4), a.msr(15, *a.ELR_EL1), a.ERET),
+]
+TLBI_ALL = 0xD508871F
+
+
+def random_program(rng: random.Random) -> list[int]:
+    program = []
+    for _ in range(60):
+        page, change, number = rng.randrange(KNOWN), rng.choice(CHANGES), rng.randrange(KNOWN)
+        match rng.randrange(6):
+            case 0 | 1:
+                program.append(a.ldr(2, 10 + page, 8 * rng.randrange(8)))
+            case 2:
+                program.append(a.str_(3 + rng.randrange(2), 10 + page, 8 * rng.randrange(8)))
+            case 3:
+                program += [*a.load_constant(BITS, change), a.add(ENTRY_AT, 16, 8 * number)]
+                program += rng.choice(list(STORES.values()))
+            case 4:
+                program.append(a.stp(17, 18, 16, 16 * (number // 2)))
+            case _:
+                program += rng.choice(([TLBI_ALL], [a.ISB], [a.blr(10 + page)], [a.add(3, 3, 1)]))
+    return program
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_programs_do_not_depend_on_where_they_are_restored(seed: int) -> None:
+    """They change entries of pages that they load from, store to and run in."""
+
+    def board() -> Board:
+        rng = random.Random(seed)
+        program = random_program(rng)
+        made = machine(*[a.NOP] * 40, page=VIRTUAL)
+        made.write(VECTORS, vector_table(sync=SUM_UP))
+        made.write(RAM + 0x4000, a.code(*program, *power_off()))
+        for number in range(2 * KNOWN):
+            made.write(DATA + 0x1000 * number, a.code(a.add(19, 19, number + 1), a.ret()) * 32)
+        for number in range(KNOWN):
+            entry = (DATA + 0x2000 * number) | PAGE
+            made.write(LAST + 8 * number, entry.to_bytes(8, "little"))
+            made.cpu.write_register(f"x{10 + number}", VIRTUAL + 0x1000 * number)
+        for register, value in (
+            (16, LAST),
+            (17, DATA | PAGE),
+            (18, OTHER | PAGE),
+            (3, 0x1234),
+            (4, a.ret() << 32 | a.NOP),
+        ):
+            made.cpu.write_register(f"x{register}", value)
+        made.cpu.code_changed(RAM, RAM_SIZE)
+        made.cpu.write_register("pc", RAM + 0x4000)
+        return made
+
+    def end(of: Board, sizes: tuple[int, ...]) -> tuple[object, ...]:
+        rng = random.Random(seed)
+        limit = of.cpu.icount + 400
+        while (
+            of.cpu.run(min(limit, of.cpu.icount + rng.choice(sizes))).kind is StopKind.LIMIT and of.cpu.icount < limit
+        ):
+            if rng.random() < 0.2:
+                of.cpu.restore(of.cpu.state())
+        return of.fingerprint()
+
+    whole = end(board(), (400,))
+    assert whole == end(board(), (1,))
+    assert whole == end(board(), (1, 2, 3, 7, 20))
