@@ -53,7 +53,9 @@ def in_one_pass(spec: MachineSpec, stops: Stops) -> list[Met]:
     machine = build(replace(spec, mode="play"), Terminal())
     machine.set_stops(stops)
     met: dict[Position, str] = {}
-    while machine.pass_by(machine.icount + 20_000)[0].end in (RunEnd.LIMIT, RunEnd.KICKED):
+    end = RunEnd.LIMIT
+    while end in (RunEnd.LIMIT, RunEnd.KICKED):
+        end = machine.pass_by(machine.icount + 20_000)[0].end
         met |= {Position(write.icount, not write.early): write.stop.device for write in machine.device_writes.found}
     ends = machine.icount
     machine.close()

@@ -110,6 +110,8 @@ some_stops = st.builds(Stops, breakpoints, watchpoints)
 @pytest.fixture(autouse=True)
 def nothing_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHORT", 3)
+    monkeypatch.setattr(module, "BRIEF", 3)
+    monkeypatch.setattr(module, "NEAR", 60)
     monkeypatch.setattr(module, "FAR", 20)
     monkeypatch.setattr("timevm.engine.timeline.ladder.RUNGS", (1000, 300, 100, 30, 10, 3))
 

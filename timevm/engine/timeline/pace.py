@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 #: seconds of a slice: a first way back from anywhere takes about as long
-SLICE = 0.0125
+SLICE = 0.008
 #: a checkpoint may take this part of the time between two
 SHARE = 1 / 16
 #: the same while recording, where nobody may ever want to go back

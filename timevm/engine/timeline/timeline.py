@@ -17,8 +17,12 @@ from timevm.engine.timeline.pace import Pace
 from timevm.engine.timeline.seekable import Journey, Passed, Run, Seekable, moment, place_of
 from timevm.errors import InternalError, UserError
 
-#: instructions: a way that is so short can neither be cancelled nor is it worth changing the stops in force for
+#: instructions: for a way that is so short it is not worth changing the stops in force
 SHORT = 2_000_000
+#: one that is over before anybody could cancel it: 20 ms
+BRIEF = 20_000_000
+#: and one on which the ladder before its end is enough
+NEAR = 100_000_000
 #: and one behind which a ladder costs nothing that could be felt
 FAR = 50_000_000
 #: nobody has said where a way ends
@@ -128,16 +132,16 @@ class Timeline:
         return self._go_to(max(self._track.start.icount, self._track.place.icount - count), journey)
 
     def _go_to(self, icount: int, journey: Journey) -> RunResult:
-        if self._is_short(icount):
+        if self._is_brief(icount):
             return self._travel(lambda: self._arrive(icount, None), home=None)
         return self._travel(lambda: self._arrive(icount, journey), home=self._home())
 
-    def _is_short(self, icount: int) -> bool:
+    def _is_brief(self, icount: int) -> bool:
         track, target = self._track, Position(icount)
         origin = track.nearest(target)
         if origin <= track.place <= target:
             origin = track.place
-        return icount - origin.icount <= SHORT
+        return icount - origin.icount <= BRIEF
 
     def _home(self) -> Position:
         """Remember this place, to come back if the journey is cancelled."""
@@ -235,10 +239,11 @@ class Timeline:
         begin = track.place.icount
         way = _Way(journey, begin, icount - begin, moment(track.place))
         with self._stops_in_force(track.stops if icount - begin <= SHORT else Stops()):
-            for rung in rungs(begin, icount):
-                self._forward(rung, way)
+            ladder = rungs(begin, icount)
+            for rung in ladder:
+                self._forward(rung, way, leaves=icount - begin > NEAR)
                 self._remember()
-            self._forward(icount, way)
+            self._forward(icount, way, leaves=not ladder)
 
     @contextmanager
     def _stops_in_force(self, stops: Stops) -> Iterator[None]:
@@ -249,8 +254,8 @@ class Timeline:
         finally:
             self._track.use_stops(before)
 
-    def _forward(self, target: int, way: _Way) -> None:
-        """To ``target``, past all stops."""
+    def _forward(self, target: int, way: _Way, leaves: bool = True) -> None:
+        """To ``target``, past all stops; ``leaves`` checkpoints behind by the host's clock."""
         track = self._track
         while (icount := track.place.icount) < target:
             with self._timed():
@@ -267,5 +272,5 @@ class Timeline:
                 if way.journey.cancelled():
                     raise _Cancelled
                 way.journey.progress(result.icount - way.base, way.total)
-            if result.end is RunEnd.LIMIT:
+            if leaves and result.end is RunEnd.LIMIT:
                 self._remember_if_due()
