@@ -65,8 +65,8 @@ class UnicornWindow:
 
 
 @cache
-def stop_the_clock(library: Any) -> None:
-    """Once in a process, whatever is emulated in it: Unicorn's own looks at the host's time see none pass."""
+def hide_the_clock(library: Any) -> None:
+    """Once in a process, whatever is emulated in it: Unicorn's own looks at the host's time see some pass at each."""
     linkage.slot("gettimeofday").value = address_of(library, "timevm_time_of_day")
 
 
@@ -84,7 +84,7 @@ class UnicornCpu(UnicornStops):
 
     def _adopt(self, library: Any, structures: ctypes.Structure, engine: native.Engine, cpu_state: int) -> None:
         """``structures`` hold ``engine``; ``cpu_state`` is the address of Unicorn's CPUState."""
-        stop_the_clock(library)
+        hide_the_clock(library)
         self._library = library
         self._structures = structures
         self._address = ctypes.addressof(structures)

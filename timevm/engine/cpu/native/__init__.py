@@ -90,7 +90,7 @@ class RamPage(ctypes.Structure):
 
 
 class Table(ctypes.Structure):
-    _fields_ = [("first", c_uint64), ("entry_size", c_uint64), ("read", c_uint64 * 8)]
+    _fields_ = [("first", c_uint64), ("entry_size", c_uint32), ("changes", c_uint32), ("read", c_uint64 * 8)]
 
 
 class Memory(ctypes.Structure):

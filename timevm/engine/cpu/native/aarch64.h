@@ -18,7 +18,6 @@ struct generic_timer {
 #define MAX_WATCHED_PAGES 64
 #define WATCH_REACH 63 /* bytes before a watched one where an instruction that accesses it may begin to */
 #define MAX_WALKED 8 /* four levels */
-#define STORES_TO_TABLE 4096 /* so many of them have the TLB emptied */
 #define MAX_STORED 64 /* of one instruction: ST4 of bytes */
 
 struct stored {

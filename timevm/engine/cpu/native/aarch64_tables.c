@@ -153,16 +153,11 @@ EXPORT void timevm_store_to_watched(void *unicorn, void *pages, uint64_t offset,
     if (cpu && cpu->engine.unicorn == unicorn && offset / PAGE < cpu->engine.memory.page_count) {
         struct ram_page *page = &cpu->engine.memory.pages[offset / PAGE];
 
-        cpu->store_is_watched = is_table(&cpu->engine, page);
-        if (cpu->store_is_watched) {
+        if (is_table(&cpu->engine, page))
             change_entries(cpu, offset, looked_at(offset, (uint64_t)size), host_pc);
-            if (++page->writes % STORES_TO_TABLE == 0) { /* it may be none any longer */
-                cpu->engine.memory.tlb_stale = 1;
-                look_soon(&cpu->engine);
-            }
-        } else {
+        cpu->store_is_watched = page->table && stays_slow(&cpu->engine, page);
+        if (!cpu->store_is_watched)
             page->filled = cpu->engine.memory.flushes;
-        }
     }
     original.store_to_watched(unicorn, pages, offset, size, host_pc);
 }

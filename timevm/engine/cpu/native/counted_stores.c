@@ -27,7 +27,7 @@ void entry_filled(void *cpu_state, uint64_t address, uint64_t physical, int prot
     if (number >= running->engine.memory.page_count)
         return;
     page = &running->engine.memory.pages[number];
-    if (page->has_code || is_table(&running->engine, page))
+    if (page->has_code || page->table)
         return;
     page->filled = running->engine.memory.flushes;
     replaced.stop_watching(cpu_state, address);
@@ -80,22 +80,26 @@ EXPORT void timevm_store_to_watched(void *unicorn, void *pages, uint64_t offset,
         return;
     }
     page = &cpu->engine.memory.pages[offset / PAGE];
-    cpu->store_is_watched = page->has_code || is_table(&cpu->engine, page);
+    cpu->store_is_watched = page->has_code || page->table;
     if (!cpu->store_is_watched) {
         page->filled = cpu->engine.memory.flushes;
         return;
     }
     if (!cpu->is_prepared)
         prepare_store(cpu, offset, size, host_pc);
+    if (!page->has_code) {
+        cpu->store_is_watched = stays_slow(&cpu->engine, page);
+        if (!cpu->store_is_watched)
+            page->filled = cpu->engine.memory.flushes;
+        return;
+    }
     page->writes++;
-    if (page->has_code)
-        replaced.store_to_watched(unicorn, pages, offset, size, host_pc);
+    replaced.store_to_watched(unicorn, pages, offset, size, host_pc);
     if (page->writes >= 256u << 2 * page->patience) {
         page->writes = 0;
         if (page->patience < 8)
             page->patience++;
-        if (page->has_code)
-            cpu->engine.call.invalidate_range(unicorn, offset & PAGE_MASK, (offset & PAGE_MASK) + PAGE);
+        cpu->engine.call.invalidate_range(unicorn, offset & PAGE_MASK, (offset & PAGE_MASK) + PAGE);
         page->has_code = 0;
         cpu->engine.memory.tlb_stale = 1; /* entries that are also executable are made fast when they are filled again */
         look_soon(&cpu->engine);

@@ -11,6 +11,9 @@
 
 #define SLOT sizeof(uint64_t)
 #define MANY NOWHERE
+#define CHANGES 4             /* of entries of a table, one by one */
+#define STORES_TO_TABLE 16384 /* so many of them have the TLB emptied: it may be none any longer */
+#define STORES_TO_PAGE 1024   /* and so many make a page that was a table one like others */
 
 uint64_t ram_offset(const struct engine *engine, uint64_t physical)
 {
@@ -65,6 +68,8 @@ const uint8_t *note_entry(struct engine *engine, uint64_t physical, unsigned siz
         if (!is_table(engine, page)) {
             *table = (struct table){.first = first, .entry_size = size};
             page->table = memory->flushes;
+            if (!page->has_code)
+                page->writes = 0;
             watch_entries(engine, page, host);
         } else if (table->first != first || table->entry_size != size) {
             table->first = MANY;
@@ -72,6 +77,24 @@ const uint8_t *note_entry(struct engine *engine, uint64_t physical, unsigned siz
         table->read[slot / 64] |= (uint64_t)1 << slot % 64;
         return host;
     }
+    return 0;
+}
+
+/* When it is no table any longer it stays slow for some time: guests make new tables of old ones, and to look for entries
+   that write fast to a page costs as much as hundreds of slow stores. */
+int stays_slow(struct engine *engine, struct ram_page *page)
+{
+    page->writes++;
+    if (is_table(engine, page)) {
+        if (page->writes % STORES_TO_TABLE == 0) {
+            engine->memory.tlb_stale = 1;
+            look_soon(engine);
+        }
+        return 1;
+    }
+    if (page->writes < STORES_TO_PAGE)
+        return 1;
+    page->table = 0;
     return 0;
 }
 
@@ -93,24 +116,33 @@ int are_entries_used(const struct engine *engine, uint64_t offset, uint64_t size
     return 0;
 }
 
+static void forget_slot(struct engine *engine, struct table *table, uint64_t slot)
+{
+    unsigned pages = SLOT / table->entry_size;
+
+    table->read[slot / 64] &= ~((uint64_t)1 << slot % 64);
+    for (unsigned i = 0; i < pages; i++)
+        engine->call.flush_tlb_page(engine->cpu_state, table->first + (slot * pages + i) * PAGE);
+}
+
+/* Where one entry is changed after the other (a process is copied, or ends), all of the table are forgotten together. */
 void forget_entries(struct engine *engine, uint64_t offset, uint64_t size)
 {
     struct table *table = &engine->memory.tables[offset / PAGE];
-    uint64_t last = (offset % PAGE + size - 1) / SLOT;
-    unsigned pages;
+    uint64_t first = offset % PAGE / SLOT, last = (offset % PAGE + size - 1) / SLOT;
 
     if (table->first == MANY) {
         empty_tlb(engine);
         return;
     }
-    pages = SLOT / table->entry_size;
-    for (uint64_t slot = offset % PAGE / SLOT; slot <= last; slot++) {
-        if (!is_used(table, slot))
-            continue;
-        table->read[slot / 64] &= ~((uint64_t)1 << slot % 64);
-        for (unsigned i = 0; i < pages; i++)
-            engine->call.flush_tlb_page(engine->cpu_state, table->first + (slot * pages + i) * PAGE);
+    if (++table->changes > CHANGES) {
+        table->changes = 0;
+        first = 0;
+        last = PAGE / SLOT - 1;
     }
+    for (uint64_t slot = first; slot <= last; slot++)
+        if (is_used(table, slot))
+            forget_slot(engine, table, slot);
 }
 
 void entries_changed(struct engine *engine, uint64_t offset, uint64_t size)

@@ -22,14 +22,15 @@ struct ram_page {
     uint16_t has_code;
     uint16_t patience; /* log4 of how many of them make its translations be dropped */
     /* numbers of flushes of the TLB: of the last time that */
-    uint32_t table;  /* translations of addresses were read from it: while it is the last flush, it is a table */
+    uint32_t table;  /* translations of addresses were read from it: while it is the last flush, it is a table; 0: never */
     uint32_t filled; /* a TLB entry that writes to it became fast */
 };
 
 /* which translations of addresses that are kept were read from a page of RAM that is a table */
 struct table {
     uint64_t first; /* the virtual address of its first entry's page; NOWHERE: its entries are not of one page each */
-    uint64_t entry_size;
+    uint32_t entry_size;
+    uint32_t changes; /* how often entries in use were changed */
     uint64_t read[8]; /* bits by eight bytes */
 };
 
@@ -56,6 +57,8 @@ uint8_t *host_of(const struct engine *engine, uint64_t physical, uint64_t size);
 /* TLB entries that write to this page are to be slow; those that come are not made fast */
 void watch_entries(struct engine *engine, struct ram_page *page, const void *host);
 const uint8_t *note_entry(struct engine *engine, uint64_t physical, unsigned size, uint64_t first);
+/* A store to a page that has been a table is under way: is the page to stay slow? */
+int stays_slow(struct engine *engine, struct ram_page *page);
 /* `size` bytes in one page: are translations kept that were read from there?  None is any longer. */
 int are_entries_used(const struct engine *engine, uint64_t offset, uint64_t size);
 void forget_entries(struct engine *engine, uint64_t offset, uint64_t size);
