@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timevm.engine.machine.ram import PAGE
-from timevm.engine.snapshot.page_store import ZERO, PageStore, Table
+from timevm.engine.snapshot.page_store import ZERO, PageStore, Slots
 from timevm.errors import HostError, InternalError
 
 PAGES = 8
@@ -30,7 +30,7 @@ def ram() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
 @settings(max_examples=100, deadline=None)
 def test_tables_keep_their_contents(actions: list[tuple[str, dict[int, int] | int]]) -> None:
     store, memory = PageStore(PAGES * 40), ram()
-    tables: list[tuple[Table, np.ndarray[tuple[int, int], np.dtype[np.uint8]]]] = []
+    tables: list[tuple[Slots, np.ndarray[tuple[int, int], np.dtype[np.uint8]]]] = []
     last = np.zeros(PAGES, dtype=np.int32)
     for action, what in actions:
         if action == "take" and isinstance(what, dict):

@@ -118,7 +118,7 @@ def at_every(travel: Replay, step: int) -> None:
 
 def test_the_budget_is_kept_and_the_start_stays(tmp_path: Path) -> None:
     spec, outcome = record_typing(tmp_path / "irq.rr")
-    budget = 1_500_000
+    budget = 800_000
     travel = replay(spec, budget=budget, pace=ShortPace(500))
     at_every(travel, 700)
     cost = travel.checkpoints.cost()

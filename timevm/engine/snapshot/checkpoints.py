@@ -1,6 +1,6 @@
 """Checkpoints in memory: places from which the machine can run again, at the cost of what changed in between.
 
-A checkpoint is everything a snapshot holds: a table of RAM's pages (``page_store``) and the machine's record with the
+A checkpoint is everything a snapshot holds: a table of RAM's pages (``page_tables``) and the machine's record with the
 gate's position.  Taking one copies the pages written since the last time; going back to one writes the pages that
 differ.  Checkpoints never influence the guest, so they may be taken when the host's clock says so.
 """
@@ -20,7 +20,8 @@ import numpy as np
 from timevm.engine.cpu.base import Cpu
 from timevm.engine.machine.dirty_pages import DirtyPages
 from timevm.engine.machine.ram import PAGE, Ram
-from timevm.engine.snapshot.page_store import BATCH, Numbers, PageStore, Table, runs
+from timevm.engine.snapshot.page_store import BATCH, Numbers, PageStore, runs
+from timevm.engine.snapshot.page_tables import PageTables, Table
 from timevm.engine.snapshot.position import Position
 from timevm.engine.snapshot.thinning import weakest
 from timevm.errors import HostError, InternalError
@@ -115,12 +116,13 @@ class Checkpoints:
         self._machine = machine
         pages = machine.ram.page_count
         self.budget, self._store = _room(default_budget() if budget is None else budget, pages)
+        self._tables = PageTables(self._store, pages)
         self._dirty = machine.dirty.log(everything=False)
         #: what was written before that; for the first checkpoint
         self._first: Numbers | None = machine.dirty.ever()
         self._kept: list[Checkpoint] = []
         #: RAM is this one's but for the pages that `_dirty` knows
-        self._base = Checkpoint(Position(-1), b"", np.zeros(pages, dtype=np.int32), 0.0, 0)
+        self._base = Checkpoint(Position(-1), b"", self._tables.empty(), 0.0, 0)
         self._own_bytes = 0
         self._taken = self._restored = 0
         self._taking = self._restoring = 0.0
@@ -134,10 +136,7 @@ class Checkpoints:
             return known
         begin = time.perf_counter()
         numbers = self._written()
-        table = self._base.table.copy()
-        slots = self._store.add(self._machine.ram.pages, numbers)
-        table[numbers] = slots
-        self._store.hold(table)
+        table = self._tables.derive(self._base.table, self._machine.ram.pages, numbers)
         state = marshal.dumps(self._machine.state())
         taken = Checkpoint(position, state, table, 0.0, len(numbers))
         self._base = taken
@@ -173,7 +172,7 @@ class Checkpoints:
     def _forget(self, index: int) -> None:
         gone = self._kept.pop(index)
         self._own_bytes -= gone.own_bytes
-        self._store.release(gone.table)
+        self._tables.release(gone.table)
 
     def pin(self, position: Position) -> None:
         """It stays until ``unpin``.  Raises InternalError if there is none."""
@@ -211,7 +210,7 @@ class Checkpoints:
     def restore(self, checkpoint: Checkpoint) -> None:
         """The machine is there.  0.2 ms and about 1 us for each page that was written or differs."""
         begin = time.perf_counter()
-        differs = np.flatnonzero(self._base.table != checkpoint.table)
+        differs = self._tables.differing(self._base.table, checkpoint.table)
         written = np.setdiff1d(self._written(), differs, assume_unique=True)
         self._write(checkpoint.table, differs)
         self._write(checkpoint.table, self._changed(checkpoint.table, written))
@@ -228,24 +227,24 @@ class Checkpoints:
         found = [np.empty(0, dtype=np.int64)]
         for first in range(0, len(numbers), BATCH):
             batch = numbers[first : first + BATCH]
-            differs = kept[table[batch]].view(np.uint64) != pages[batch].view(np.uint64)
+            differs = kept[self._tables.slots(table, batch)].view(np.uint64) != pages[batch].view(np.uint64)
             found.append(batch[differs.any(axis=1)])
         return np.concatenate(found)
 
     def _write(self, table: Table, numbers: Numbers) -> None:
         """RAM's pages of these numbers become what ``table`` says; their translations are dropped."""
         ram, cpu = self._machine.ram, self._machine.cpu
+        slots = self._tables.slots(table, numbers)
         for first, end in runs(numbers):
             begin, count = int(numbers[first]), end - first
-            wanted = table[begin : begin + count]
-            np.take(self._store.pages, wanted, axis=0, out=ram.pages[begin : begin + count], mode="clip")
+            np.take(self._store.pages, slots[first:end], axis=0, out=ram.pages[begin : begin + count], mode="clip")
             cpu.code_changed(ram.base + begin * PAGE, count * PAGE)
 
     # ---- to be looked at
 
     @property
     def used_bytes(self) -> int:
-        return self._store.used_bytes + self._own_bytes
+        return self._store.used_bytes + self._tables.used_bytes + self._own_bytes
 
     @property
     def start(self) -> Checkpoint:
@@ -258,7 +257,7 @@ class Checkpoints:
         return [
             CheckpointInfo(
                 kept.position.icount,
-                kept.own_bytes + PAGE * self._store.only_here(kept.table),
+                kept.own_bytes + PAGE * self._tables.only_here(kept.table),
                 kept.pages,
                 kept.seconds,
             )

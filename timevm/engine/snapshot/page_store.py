@@ -1,8 +1,6 @@
-"""Contents of pages, each kept once and counted by who needs it.
+"""Contents of pages, each kept once and counted by who needs it (``page_tables``).
 
-A *table* says for every page of RAM which content it has: an array of slot numbers.  Two tables that agree in most
-pages differ in most places only where a page was written in between, so a checkpoint costs its table (4 bytes a page)
-and what was written.  Slot 0 is the page of zeroes, which costs nothing.
+A content is named by the number of its slot.  Slot 0 is the page of zeroes, which costs nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from timevm.engine.machine.ram import MAP_NORESERVE, PAGE
 from timevm.engine.snapshot.memory_filler import MemoryFiller
 from timevm.errors import HostError, InternalError
 
-Table = npt.NDArray[np.int32]
 Numbers = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.int32]
 Pages = npt.NDArray[np.uint8]
@@ -84,13 +81,13 @@ class PageStore:
         self.used += count
         return taken
 
-    def hold(self, table: Table) -> None:
-        """One user more for everything in ``table``.  No content but ZERO occurs twice in a table."""
-        self._users[table[table != ZERO]] += 1
+    def hold(self, slots: Slots) -> None:
+        """One user more for each; no slot but ZERO occurs twice."""
+        self._users[slots[slots != ZERO]] += 1
 
-    def release(self, table: Table) -> None:
+    def release(self, slots: Slots) -> None:
         """One user less; what nobody uses any more is forgotten."""
-        slots = table[table != ZERO]
+        slots = slots[slots != ZERO]
         self._users[slots] -= 1
         unused = slots[self._users[slots] <= 0]
         if len(unused):
@@ -99,9 +96,9 @@ class PageStore:
             self._free = np.concatenate([self._free, unused])
             self.used -= len(unused)
 
-    def only_here(self, table: Table) -> int:
-        """How many pages of ``table`` no other table has."""
-        return int((self._users[table[table != ZERO]] == 1).sum())
+    def only_here(self, slots: Slots) -> int:
+        """How many of them have one user."""
+        return int((self._users[slots[slots != ZERO]] == 1).sum())
 
 
 def _are_empty(pages: Pages, numbers: Numbers) -> npt.NDArray[np.bool_]:

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 
 #: seconds of a slice: a first way back from anywhere takes about as long
-SLICE = 0.008
+SLICE = 0.01
 #: a checkpoint may take this part of the time between two
-SHARE = 1 / 16
+SHARE = 1 / 17
 #: the same while recording, where nobody may ever want to go back
 RECORDING_SLICE, RECORDING_SHARE = 0.03, 1 / 30
 #: slices for which a checkpoint is put off while a disk is at work
