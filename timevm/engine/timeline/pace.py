@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 
 #: seconds of a slice: a first way back from anywhere takes about as long
-SLICE = 0.01
+SLICE = 0.015
 #: a checkpoint may take this part of the time between two
-SHARE = 1 / 17
+SHARE = 1 / 20
 #: the same while recording, where nobody may ever want to go back
 RECORDING_SLICE, RECORDING_SHARE = 0.03, 1 / 30
 #: slices for which a checkpoint is put off while a disk is at work
@@ -47,11 +47,21 @@ class Pace:
         # at most four times as far as before: one idle stretch says little about what follows
         self._instructions = max(LEAST, min(MOST, wanted, 4 * self._instructions))
 
-    def due(self) -> bool:
-        """Whether it is time for a checkpoint."""
+    @property
+    def next_slice(self) -> int:
+        """Instructions to run now: a slice, or what of it there is until the next checkpoint is due."""
+        whole, rest = self.slice, self._rest()
+        return min(whole, max(LEAST, int(whole * rest / self._seconds))) if rest > 0 else whole
+
+    def _rest(self) -> float:
+        """Seconds until a checkpoint is due."""
         if self._since is None:
             self._since = self._clock() - self._seconds
-        return self._clock() - self._since >= max(self._seconds * 0.9, self._cost / self._share)
+        return self._since + max(self._seconds * 0.9, self._cost / self._share) - self._clock()
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return self._rest() <= 0
 
     def overdue(self) -> bool:
         """It has been time for a checkpoint for so long that waiting for the host's disk is the smaller evil."""

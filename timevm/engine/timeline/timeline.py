@@ -98,7 +98,7 @@ class Timeline:
         return rungs(begin, arrival) if FAR <= arrival - begin < UNKNOWN else []
 
     def _slice_end(self, icount: int, limit: int) -> int:
-        limit = min(limit, icount + self.pace.slice)
+        limit = min(limit, icount + self.pace.next_slice)
         return min(limit, self._furthest) if icount < self._furthest else limit
 
     @contextmanager
