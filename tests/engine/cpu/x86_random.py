@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from tests.engine.cpu.x86_assembler import link
-from tests.engine.cpu.x86_board import CODE, Board
+from tests.engine.cpu.x86_board import CODE, FOREVER, Board
 from tests.engine.cpu.x86_random_kernel import KERNEL, WITH_ERROR_CODE
 from timevm.engine.cpu.base import StopKind
 
@@ -206,13 +206,13 @@ class Bench:
         )
 
     def run(self, limit: int) -> int:
-        """To ``limit`` or the next interrupt.  Where it got to."""
+        """To ``limit`` or the next interrupt.  Where it got to; FOREVER: a triple fault has ended the program."""
         board = self.board
         while self.interrupts and board.cpu.icount >= self.interrupts[0]:
             self.interrupts.pop(0)
             board.cpu.set_interrupt("intr", True)
         stop = board.run(min([limit, *self.interrupts[:1]]))
-        return stop.icount if stop.kind is StopKind.LIMIT else limit
+        return stop.icount if stop.kind is StopKind.LIMIT else FOREVER
 
     def whole(self, seed: int) -> tuple[Any, ...]:
         self.begin(seed)
