@@ -22,9 +22,8 @@ from timevm.engine.cpu.aarch64_registers import REGISTERS, SYSTEM_BY_NAME, UNICO
 from timevm.engine.cpu.aarch64_state import CpuState
 from timevm.engine.cpu.aarch64_system import SystemRegisters
 from timevm.engine.cpu.aarch64_watched import watched_ranges
-from timevm.engine.cpu.base import MmioHandler, Stop, StopKind
-from timevm.engine.cpu.code_trace import CodeTrace
-from timevm.engine.cpu.unicorn_cpu import TOP, UnicornCpu, UnicornWindow, no_output
+from timevm.engine.cpu.base import Stop, StopKind
+from timevm.engine.cpu.unicorn_cpu import TOP, UnicornCpu
 from timevm.errors import GuestError, UserError
 
 MODELS = {
@@ -87,7 +86,6 @@ class Aarch64Cpu(UnicornCpu):
         )
         self._saved = CpuState(self._unicorn, self._env)
         self._breakpoint_hooks: dict[int, int] = {}
-        self._trace: CodeTrace | None = None
         self._flat_translation = flat_translation
         self._make_native(cpu_state, time_shift, seed, exit_checks)
         if not exit_checks:
@@ -169,14 +167,6 @@ class Aarch64Cpu(UnicornCpu):
         # only what becomes read-only later on has its writes dropped; mapped so at once, they would be made
         self._unicorn.mem_protect(base, size, const.UC_PROT_READ | const.UC_PROT_EXEC)
         self._hook(const.UC_HOOK_MEM_WRITE_PROT, "timevm_drop_write", begin=base, end=base + size - 1)
-
-    def map_mmio(
-        self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output
-    ) -> UnicornWindow:
-        """``output`` gets what is written to the register named by ``UnicornWindow.set_output``."""
-        window = self._new_window(handler, output)
-        self._map_window(base, size, "timevm_device", ctypes.addressof(window.twin))
-        return window
 
     def code_changed(self, base: int, size: int) -> None:
         ram = self.native
@@ -306,13 +296,6 @@ class Aarch64Cpu(UnicornCpu):
                 self._breakpoint_hooks[address] = self._hook(
                     const.UC_HOOK_CODE, "timevm_breakpoint", begin=address, end=address
                 )
-
-    def trace_code(self) -> CodeTrace:
-        if self._trace is None:
-            self._trace = CodeTrace(self.flush_translations)
-            self.native.trace = self._trace.address
-            self.flush_translations()
-        return self._trace
 
     # ---- watchpoints: only their pages' accesses take the slow path
 

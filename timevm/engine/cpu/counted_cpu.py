@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import ctypes
 from abc import abstractmethod
-from collections.abc import Callable
 from ctypes import c_uint64
 from typing import Any
 
 from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import unicorn_library
-from timevm.engine.cpu.base import MmioHandler, Stop, StopKind, WatchKind
-from timevm.engine.cpu.code_trace import CodeTrace
+from timevm.engine.cpu.base import Stop, StopKind, WatchKind
 from timevm.engine.cpu.native import STOP_FIRMWARE_CALL
-from timevm.engine.cpu.unicorn_cpu import UnicornCpu, UnicornWindow, no_output
+from timevm.engine.cpu.unicorn_cpu import UnicornCpu
 
 
 class CountedCpu(UnicornCpu):
@@ -33,7 +31,6 @@ class CountedCpu(UnicornCpu):
     def _adopt_counted(self) -> None:
         """After ``_adopt``."""
         self._asked: tuple[StopKind, int | None] | None = None
-        self._trace: CodeTrace | None = None
 
     @abstractmethod
     def _forget_tlb(self) -> None:
@@ -46,14 +43,6 @@ class CountedCpu(UnicornCpu):
         error = unicorn_library.mem_map_ptr(self._handle, base, size, const.UC_PROT_ALL, host_address)
         unicorn_library.check(error, f"map memory at {base:#x}")
         self._add_ram(base, host_address, size)
-
-    def map_mmio(
-        self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output
-    ) -> UnicornWindow:
-        """``output`` gets what is written to the register named by ``UnicornWindow.set_output``."""
-        window = self._new_window(handler, output)
-        self._map_window(base, size, "timevm_device", ctypes.addressof(window.twin))
-        return window
 
     def code_changed(self, base: int, size: int) -> None:
         self._library.timevm_code_changed(self._address, base, size)
@@ -117,10 +106,3 @@ class CountedCpu(UnicornCpu):
         self._forget_tlb()
         if reads:
             self.flush_translations()
-
-    def trace_code(self) -> CodeTrace:
-        if self._trace is None:
-            self._trace = CodeTrace(self.flush_translations)
-            self.native.trace = self._trace.address
-            self.flush_translations()
-        return self._trace

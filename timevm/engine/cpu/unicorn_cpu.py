@@ -18,6 +18,7 @@ import unicorn
 
 from timevm.engine.cpu import linkage, native, private, unicorn_library
 from timevm.engine.cpu.base import Collected, MmioHandler, Stop, StopKind
+from timevm.engine.cpu.code_trace import CodeTrace
 from timevm.engine.cpu.unicorn_stops import UnicornStops
 from timevm.errors import InternalError
 
@@ -94,6 +95,7 @@ class UnicornCpu(UnicornStops):
         self._windows: list[UnicornWindow] = []
         self._failure: BaseException | None = None
         self._waiting = False
+        self._trace: CodeTrace | None = None
         self._forget_stops()
         self._flush_translations = unicorn_library.function(f"tb_flush_{self.suffix}", None, c_void_p)
         self._device_calls = (
@@ -185,6 +187,14 @@ class UnicornCpu(UnicornStops):
         """A native function for a kind of event between two addresses; ``begin > end``: everywhere."""
         function = address_of(self._library, name)
         return unicorn_library.add_hook(self._unicorn, kind, function, self._address, begin, end, instruction)
+
+    def map_mmio(
+        self, base: int, size: int, handler: MmioHandler, output: Callable[[bytes], None] = no_output
+    ) -> UnicornWindow:
+        """``output`` gets what is written to the register named by ``UnicornWindow.set_output``."""
+        window = self._new_window(handler, output)
+        self._map_window(base, size, "timevm_device", ctypes.addressof(window.twin))
+        return window
 
     # ---- calls from native code; an exception is kept and raised by `run`
 
@@ -319,6 +329,13 @@ class UnicornCpu(UnicornStops):
         attributes = (c_uint64 * 4)()
         page = self._translate_page(self._cpu_state, address & ~(PAGE - 1) & TOP, attributes)
         return None if page == TOP else int(page) | (address & PAGE - 1)
+
+    def trace_code(self) -> CodeTrace:
+        if self._trace is None:
+            self._trace = CodeTrace(self.flush_translations)
+            self._structures.trace = self._trace.address
+            self.flush_translations()
+        return self._trace
 
     def flush_translations(self) -> None:
         """Drop all translated code; only speed changes."""
