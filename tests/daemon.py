@@ -66,7 +66,11 @@ def wait_for_end(pid: int) -> None:
 
 
 class Daemon:
-    """A running ``timevm-system-*``; ``output`` and ``errors`` are what it has printed so far."""
+    """A running ``timevm-system-*``; ``output`` and ``errors`` are what it has printed so far.
+
+    ``hangup``: what SIGHUP does when the program starts, ``default`` or ``ignore`` (as under nohup, where the tests
+    may run themselves).
+    """
 
     def __init__(
         self,
@@ -74,12 +78,13 @@ class Daemon:
         folder: Path,
         descriptors: Sequence[int] = (),
         entry: str = "main_system_aarch64",
+        hangup: str = "default",
     ) -> None:
         folder.mkdir(exist_ok=True)
         self._files = [(folder / name).open("wb") for name in ("stdout", "stderr")]
         self._folder = folder
         self.process = subprocess.Popen(
-            command(arguments, entry),
+            ["env", f"--{hangup}-signal=HUP", "PYTHONFAULTHANDLER=1", *command(arguments, entry)],
             stdin=subprocess.PIPE,
             stdout=self._files[0],
             stderr=self._files[1],
@@ -116,8 +121,13 @@ class Daemon:
         await self.until(lambda: text in self.output, f"{text!r} was shown")
 
     async def ends(self) -> int:
-        """Its exit code."""
-        return await asyncio.to_thread(self.process.wait, DEADLINE)
+        """Its exit code.  One that does not end shows what its threads are doing."""
+        try:
+            return await asyncio.to_thread(self.process.wait, DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(DEADLINE)
+            raise AssertionError(f"it never ended: {self.errors}") from None
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -132,10 +142,14 @@ class Daemon:
 
 @contextlib.asynccontextmanager
 async def running(
-    arguments: Sequence[str], folder: Path, descriptors: Sequence[int] = (), entry: str = "main_system_aarch64"
+    arguments: Sequence[str],
+    folder: Path,
+    descriptors: Sequence[int] = (),
+    entry: str = "main_system_aarch64",
+    hangup: str = "default",
 ) -> AsyncIterator[Daemon]:
-    """``descriptors`` are inherited."""
-    daemon = Daemon(arguments, folder, descriptors, entry)
+    """``descriptors`` are inherited; ``hangup`` as in ``Daemon``."""
+    daemon = Daemon(arguments, folder, descriptors, entry, hangup)
     try:
         yield daemon
     finally:

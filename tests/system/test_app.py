@@ -100,6 +100,19 @@ async def test_signals_close_the_recording_in_order(tmp_path: Path, number: sign
     assert (again.returncode, again.stdout) == (0, console)
 
 
+async def test_a_hangup_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    guest = [*irq_guest(), *RECORD, "-serial", "stdio"]
+    async with running(guest, tmp_path, hangup="ignore") as daemon:
+        await daemon.shows(b"tick 00000003")
+        daemon.signal(signal.SIGHUP)
+        daemon.type(b"a")
+        await daemon.shows(b"rx 61")
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.ends() == 0
+        assert daemon.errors == "timevm-system-aarch64: terminating on signal 15\n"
+    verify(tmp_path / "run.rr")
+
+
 async def test_a_machine_with_nothing_to_execute_is_told_so_and_obeys(tmp_path: Path) -> None:
     async with running(["-M", "virt", "-m", "16", "-nodefaults", "-display", "none", *QMP], tmp_path) as daemon:
         async with qmp(daemon, tmp_path / "qmp") as client:

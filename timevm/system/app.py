@@ -7,6 +7,7 @@ costly to import and not needed for the first instruction (monitors, the gdb ser
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
@@ -91,7 +92,8 @@ class _Daemon:
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self._signalled, number)
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup: as it was told
+                loop.add_signal_handler(number, self._signalled, number)
         devices = CharacterDevices(self._config, lambda: self._end(Over(OverReason.QUIT, "host-qmp-quit")))
         loop.add_signal_handler(signal.SIGCONT, devices.continued)
         await devices.open()
@@ -247,6 +249,8 @@ class _Daemon:
             await vm.leave(parting.reason)
         except InternalError as failure:
             self._say(str(failure))
+            with suppress(OSError, RuntimeError, ValueError):  # what it is busy with is what a report needs
+                faulthandler.dump_traceback()
             terminal.restore_all()
             os._exit(1)
         except TimevmError as failure:

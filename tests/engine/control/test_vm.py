@@ -332,6 +332,26 @@ async def test_quit_finishes_the_recording_and_refuses_the_rest() -> None:
             await vm.replay_info()
 
 
+async def test_an_end_that_takes_long_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timevm.engine.control.vm.PATIENCE", 0.01)
+    messages: list[str] = []
+    told = threading.Event()
+
+    def tell(text: str) -> None:
+        messages.append(text)
+        told.set()
+
+    machine = ToyMachine(ReplayMode.RECORD)
+    vm = Vm(machine, VmDescription(mode=machine.mode), VmPolicy(), messages=tell)
+    vm.start()
+    async with asyncio.timeout(SECONDS):
+        busy = asyncio.create_task(vm.inspect(lambda machine: told.wait(SECONDS)))
+        await asyncio.sleep(0)
+        await vm.leave("quit")
+        assert await busy and machine.finished == ["quit"]
+    assert len(messages) == 1 and messages[0].startswith("waiting for what the machine is doing")
+
+
 async def test_a_subscriber_who_does_not_read_loses_the_oldest_only() -> None:
     async with running(ToyMachine()) as (vm, events):
         for _ in range(600):

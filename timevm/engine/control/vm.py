@@ -45,8 +45,8 @@ __all__ = ["Over", "OverReason", "Vm", "VmDescription", "VmPolicy"]
 
 Answer = TypeVar("Answer")
 
-#: seconds that the CPU thread gets to come to its end
-LEAVING = 60.0
+#: seconds after which somebody who waits for the machine's end is told so, and that the CPU thread gets to end after it
+PATIENCE, LEAVING = 10.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,7 @@ class Vm:
         self._look_back = look_back
         self._snapshots = snapshots
         self._loop = asyncio.get_running_loop()
+        self._messages = messages
         self._standing = Standing(description.mode, policy, messages, self.end)
         self._stops = Stops()
         self._left = False
@@ -148,6 +149,8 @@ class Vm:
         reply = self._reply()
         self._thread.post(Leave(None if replaying else reason, reply))
         try:
+            if not (await asyncio.wait((reply.future,), timeout=PATIENCE))[0]:  # a savevm onto a slow disk, say
+                self._messages("waiting for what the machine is doing to end (two more signals end timevm at once)")
             await reply.future
         finally:
             if not await asyncio.to_thread(self._thread.join, LEAVING):
