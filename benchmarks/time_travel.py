@@ -1,5 +1,7 @@
 """``python -m benchmarks.time_travel WHAT FOLDER``: what going back costs, measured in the engine; JSON on stdout.
 
+WHAT is a name of ``WHAT``; those about Linux have a twin for each other board (``linux-steps-x86_64``).
+
 Times are of the CPU thread's own clock (``time.thread_time``): what the algorithms cost, whatever else the host does.
 What a debugger sees besides is a socket and two threads, about a millisecond.
 """
@@ -18,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tests.guests import bare, linux_arm64
+from tests.guests import LinuxGuest, bare, linux_arm64, linux_riscv64, linux_x86_64
 from timevm.engine.cpu.base import WatchKind, Watchpoint
 from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.machine import Machine
@@ -98,21 +100,43 @@ def travel(spec: MachineSpec) -> Travel:
     return Travel(machine, timeline)
 
 
-def linux(folder: Path) -> MachineSpec:
-    guest = linux_arm64()
-    spec = MachineSpec(
-        kernel=guest.kernel,
-        initrd=guest.initrd,
-        ram_bytes=512 * MIB,
-        append="console=ttyAMA0 quiet nokaslr tvm=basic,off",
-        shift=2,
-        sleep=False,
-        mode="record",
-        rrfile=folder / "travel-linux.rr",
-    )
-    if not (folder / "travel-linux.rr").exists():
-        record(spec)
-    return spec
+@dataclass(frozen=True, slots=True)
+class Linux:
+    """A board and its Debian; ``stack`` is the name of the stack pointer."""
+
+    architecture: str
+    machine: str
+    cpu: str
+    guest: Callable[[], LinuxGuest]
+    console: str
+    stack: str = "sp"
+
+    def recorded(self, folder: Path) -> MachineSpec:
+        """A boot to power-off, made when it is not there."""
+        guest = self.guest()
+        spec = MachineSpec(
+            architecture=self.architecture,
+            machine=self.machine,
+            cpu=self.cpu,
+            kernel=guest.kernel,
+            initrd=guest.initrd,
+            ram_bytes=512 * MIB,
+            append=f"console={self.console} quiet nokaslr tvm=basic,off",
+            shift=2,
+            sleep=False,
+            mode="record",
+            rrfile=folder / f"travel-linux-{self.architecture}.rr",
+        )
+        if not (folder / f"travel-linux-{self.architecture}.rr").exists():
+            record(spec)
+        return spec
+
+
+ARM64 = Linux("aarch64", "virt", "cortex-a57", linux_arm64, "ttyAMA0")
+OTHERS = (
+    Linux("x86_64", "pc", "qemu64", linux_x86_64, "ttyS0", "rsp"),
+    Linux("riscv64", "virt", "rv64", linux_riscv64, "ttyS0"),
+)
 
 
 def loop(folder: Path) -> MachineSpec:
@@ -142,8 +166,8 @@ def steps(spec: MachineSpec, places: list[float], count: int = 200) -> Figures:
     }
 
 
-def linux_steps(folder: Path) -> Figures:
-    return steps(linux(folder), [0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
+def linux_steps(folder: Path, linux: Linux) -> Figures:
+    return steps(linux.recorded(folder), [0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
 
 
 def loop_steps(folder: Path) -> Figures:
@@ -155,16 +179,16 @@ def loop_steps(folder: Path) -> Figures:
     return figures
 
 
-def linux_seeks(folder: Path) -> Figures:
-    there, generator = travel(linux(folder)), random.Random(1)
+def linux_seeks(folder: Path, linux: Linux) -> Figures:
+    there, generator = travel(linux.recorded(folder)), random.Random(1)
     there.timeline.run(NEVER)
     seeks = [there.seek(generator.randrange(there.end)) for _ in range(20)]
     return {"seek ms": statistics.median(seeks), "seek, worst ms": max(seeks)}
 
 
-def linux_reverse_continue(folder: Path) -> Figures:
+def linux_reverse_continue(folder: Path, linux: Linux) -> Figures:
     """From half-way: in a hot kernel page, the last hit a few instructions back; a hot variable; far back."""
-    there = travel(linux(folder))
+    there = travel(linux.recorded(folder))
     machine, timeline = there.machine, there.timeline
     half = there.end // 2
     timeline.run(half)
@@ -178,7 +202,7 @@ def linux_reverse_continue(folder: Path) -> Figures:
     timeline.run(NEVER)
     timeline.run(machine.icount + 15)
     figures = {"hot page ms": there.back(hot), "hot page, next ms": there.back(hot)}
-    stack = Stops(watchpoints=frozenset({Watchpoint(machine.read_register("sp") - 64, 128, WatchKind.WRITE)}))
+    stack = Stops(watchpoints=frozenset({Watchpoint(machine.read_register(linux.stack) - 64, 128, WatchKind.WRITE)}))
     machine.set_stops(stack)
     figures["hot variable ms"] = there.back(stack)
     figures["hot variable, next ms"] = there.back(stack)
@@ -189,28 +213,31 @@ def linux_reverse_continue(folder: Path) -> Figures:
     return figures
 
 
-def checkpoints(folder: Path) -> Figures:
-    """The replay of a boot without and with, with and without: the second machine of a process is a few percent slower
-    whatever it does."""
-    spec = linux(folder)
-    seconds = {False: 0.0, True: 0.0}
-    for goes_back in (False, True, True, False):
-        machine = replay(spec)
-        run = history_of(machine, replace(spec, mode="play"), ReplayMode.PLAY, looks_back=goes_back).run
-        begin = time.thread_time()
-        run(NEVER)
-        seconds[goes_back] += (time.thread_time() - begin) / 2
+def checkpoints(folder: Path, linux: Linux) -> Figures:
+    """Two replays of a boot in turns of a short way, one with and one without: what the host does to one it does to the
+    other, too."""
+    spec = replace(linux.recorded(folder), mode="play")
+    machines = [replay(spec), replay(spec)]
+    runs = [
+        history_of(machine, spec, ReplayMode.PLAY, looks_back=goes_back).run
+        for machine, goes_back in zip(machines, (False, True), strict=True)
+    ]
+    seconds = [0.0, 0.0]
+    end = machines[0].end
+    assert end is not None
+    for turn, limit in enumerate((*range(FAR - 1, end, FAR - 1), end)):
+        for side in (0, 1) if turn % 2 else (1, 0):
+            begin = time.thread_time()
+            runs[side](limit)
+            seconds[side] += time.thread_time() - begin
+    for machine in machines:
         machine.close()
-    return {
-        "replay s": seconds[False],
-        "with checkpoints s": seconds[True],
-        "cost %": (seconds[True] / seconds[False] - 1) * 100,
-    }
+    return {"replay s": seconds[0], "with checkpoints s": seconds[1], "cost %": (seconds[1] / seconds[0] - 1) * 100}
 
 
-def recording(folder: Path) -> Figures:
+def recording(folder: Path, linux: Linux) -> Figures:
     """A boot recorded with and without checkpoints, and looked back at from two thirds of it."""
-    spec = replace(linux(folder), rrfile=folder / "travel-again.rr")
+    spec = replace(linux.recorded(folder), rrfile=folder / "travel-again.rr")
     end = 0
     seconds = []
     for looks_back in (False, True):
@@ -237,9 +264,9 @@ def recording(folder: Path) -> Figures:
     return figures
 
 
-def last_write(folder: Path) -> Figures:
+def last_write(folder: Path, linux: Linux) -> Figures:
     """From the end of a boot, of words that were written in its first twentieth only."""
-    there, generator = travel(linux(folder)), random.Random(1)
+    there, generator = travel(linux.recorded(folder)), random.Random(1)
     machine, timeline = there.machine, there.timeline
     ram = machine.ram
     before = ram.read(ram.base, ram.size)
@@ -290,14 +317,24 @@ def snapshots(folder: Path) -> Figures:
     return figures
 
 
-WHAT: dict[str, Callable[[Path], Figures]] = {
+LINUX: dict[str, Callable[[Path, Linux], Figures]] = {
     "linux-steps": linux_steps,
-    "loop-steps": loop_steps,
     "linux-seeks": linux_seeks,
     "linux-reverse-continue": linux_reverse_continue,
     "checkpoints": checkpoints,
     "recording": recording,
     "last-write": last_write,
+}
+
+
+def _of(work: Callable[[Path, Linux], Figures], linux: Linux, folder: Path) -> Figures:
+    return work(folder, linux)
+
+
+WHAT: dict[str, Callable[[Path], Figures]] = {
+    **{name: partial(_of, work, ARM64) for name, work in LINUX.items()},
+    **{f"{name}-{linux.architecture}": partial(_of, work, linux) for linux in OTHERS for name, work in LINUX.items()},
+    "loop-steps": loop_steps,
     "snapshots": snapshots,
 }
 

@@ -14,7 +14,7 @@ from timevm.engine.snapshot.checkpoints import Checkpoints
 from timevm.engine.snapshot.named import NamedSnapshots
 from timevm.engine.snapshot.periodic import PeriodicSnapshots
 from timevm.engine.timeline import look_back
-from timevm.engine.timeline.pace import RECORDING_SHARE, RECORDING_SLICE, Pace
+from timevm.engine.timeline.pace import RECORDING_REACH, RECORDING_SHARE, RECORDING_SLICE, Pace
 from timevm.engine.timeline.timeline import Timeline
 from timevm.engine.timeline.track import MachineTrack
 
@@ -61,7 +61,7 @@ def _of_recording(machine: Machine, spec: MachineSpec, looks_back: bool) -> Hist
     checkpoints = Checkpoints(machine, spec.rrmem)
     snapshots = NamedSnapshots(machine, checkpoints)
     track = MachineTrack(machine, checkpoints, restarts=not spec.no_reboot, traces=False)
-    timeline = Timeline(track, Pace(seconds=RECORDING_SLICE, share=RECORDING_SHARE))
+    timeline = Timeline(track, Pace(seconds=RECORDING_SLICE, share=RECORDING_SHARE, reach=RECORDING_REACH))
     disk_past.keep_past(machine.disks)
     run = _with_snapshots(machine, spec, snapshots, timeline.run)
     turn = look_back.LookBack(machine, checkpoints, track, timeline, snapshots)

@@ -292,7 +292,8 @@ class X86Cpu(CountedCpu):
 
     def restore(self, state: dict[str, Any]) -> None:
         """The caller has written RAM, and names changed pages that may hold code by ``code_changed``."""
-        if state["model"] != self.model or len(state["context"]) != private.CONTEXT:
+        sizes = len(state["context"]), len(state["memory_types"])
+        if state["model"] != self.model or sizes != (private.CONTEXT, private.MEMORY_TYPES_SIZE):
             raise UserError(f"the snapshot is of a {state['model']}, this machine has a {self.model}")
         self._saved.restore(state["context"], state["memory_types"])
         self._waiting = state["waiting"]

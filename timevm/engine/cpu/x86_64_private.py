@@ -64,6 +64,9 @@ EXCEPTION_IN_FLIGHT = 5496
 ACCESS_RETURN = 5560  # retaddr
 CONTEXT = 0x15C0  # bytes that a context holds
 FEATURES = 0x1600
+#: mtrr_fixed, mtrr_deftype, mtrr_var, and their numbers among the model-specific registers
+MEMORY_TYPES, MEMORY_TYPES_SIZE = 0x18B0, 224
+MEMORY_TYPE_REGISTERS = (0x250, 0x258, 0x259, *range(0x268, 0x270), 0x2FF, *range(0x200, 0x210))
 
 #: bit of hidden_flags: code of 64 bits
 CODE_64 = 1 << 15
@@ -114,6 +117,9 @@ def prove_registers() -> None:
     for number in (0, 1, 15):
         engine.reg_write(getattr(x86, f"UC_X86_REG_XMM{number}"), 0x1122_3344_5566_0000 + number)
         expect(read_u64(env + VECTORS + VECTOR_SIZE * number) == 0x1122_3344_5566_0000 + number, f"XMM{number}")
+    for index, number in enumerate(MEMORY_TYPE_REGISTERS):
+        engine.reg_write(x86.UC_X86_REG_MSR, (number, 0x0606_0606_0000_0000 + number))
+        expect(read_u64(env + MEMORY_TYPES + 8 * index) == 0x0606_0606_0000_0000 + number, f"MTRR {number:#x}")
     for name, index in (("FS_BASE", 4), ("GS_BASE", 5)):
         engine.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0x7777_0000_1111)
         expect(read_u64(env + SEGMENTS + 24 * index + 8) == 0x7777_0000_1111, name)

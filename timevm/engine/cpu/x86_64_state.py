@@ -17,8 +17,6 @@ from unicorn import x86_const as x86
 from timevm.engine.cpu import unicorn_library
 from timevm.engine.cpu import x86_64_private as private
 
-#: model-specific registers that Unicorn keeps outside of a context: memory types (Intel SDM 4, 2.1)
-MEMORY_TYPE_REGISTERS = (*range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270), 0x2FF)
 #: the lazy form of flags that are all in ``eflags``
 ALL_FLAGS = 1
 NO_BREAKPOINTS = 0x400
@@ -105,7 +103,7 @@ class CpuState:
             self._engine.reg_write(register, value)
 
     def power_on(self) -> None:
-        self.restore(self._initial, [0] * len(MEMORY_TYPE_REGISTERS))
+        self.restore(self._initial, bytes(private.MEMORY_TYPES_SIZE))
 
     def flat_protected_mode(self, pc: int) -> None:
         """32 bits, paging off, flat segments: how boot protocols enter a kernel (multiboot, Linux's 32-bit entry)."""
@@ -145,18 +143,16 @@ class CpuState:
         data[private.CC_OP : private.CC_OP + 8] = ALL_FLAGS.to_bytes(4, "little") + (1).to_bytes(4, "little")
         return bytes(data)
 
-    def memory_types(self) -> list[int]:
-        """About 60 us."""
-        return [int(self._engine.reg_read(x86.UC_X86_REG_MSR, number)) for number in MEMORY_TYPE_REGISTERS]
+    def memory_types(self) -> bytes:
+        """The MTRRs (Intel SDM 4, 2.1), which lie behind what a context holds."""
+        return ctypes.string_at(self._env + private.MEMORY_TYPES, private.MEMORY_TYPES_SIZE)
 
-    def restore(self, context: bytes, memory_types: list[int]) -> None:
-        """``context`` of ``private.CONTEXT`` bytes."""
+    def restore(self, context: bytes, memory_types: bytes) -> None:
+        """``context`` of ``private.CONTEXT`` bytes, ``memory_types`` of ``private.MEMORY_TYPES_SIZE``."""
         self._debug(self._env, NO_BREAKPOINTS)
         ctypes.memmove(self._env, context, private.CONTEXT)
         debug_control = self._u64(private.DEBUG + 56)
         wanted, debug_control.value = debug_control.value, NO_BREAKPOINTS
         self._debug(self._env, wanted & 0xFFFF_FFFF)
-        if memory_types != self.memory_types():
-            for number, value in zip(MEMORY_TYPE_REGISTERS, memory_types, strict=True):
-                self._engine.reg_write(x86.UC_X86_REG_MSR, (number, value))
+        ctypes.memmove(self._env + private.MEMORY_TYPES, memory_types, private.MEMORY_TYPES_SIZE)
         self._flush_tlb(self._state)

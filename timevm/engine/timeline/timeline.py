@@ -82,14 +82,16 @@ class Timeline:
             icount = track.place.icount
             stop = min((rung for rung in before_end if rung > icount), default=limit)
             with self._timed():
-                result = track.run(self._slice_end(icount, stop))
+                result = track.run(self._stretch_end(icount, stop))
             self._furthest = max(self._furthest, result.icount)
-            if result.end is not RunEnd.LIMIT or result.icount >= limit:
+            if result.end is not RunEnd.LIMIT:
                 return result
             if result.icount in before_end:
                 self._remember()
             else:
                 self._remember_if_due()
+            if result.icount >= limit:
+                return result
 
     def _before_end(self, limit: int) -> list[int]:
         """Where a long way to ``limit``, or to the end of the recording, leaves a ladder for the first step back."""
@@ -97,8 +99,8 @@ class Timeline:
         arrival = limit if end is None else min(limit, end)
         return rungs(begin, arrival) if FAR <= arrival - begin < UNKNOWN else []
 
-    def _slice_end(self, icount: int, limit: int) -> int:
-        limit = min(limit, icount + self.pace.next_slice)
+    def _stretch_end(self, icount: int, limit: int) -> int:
+        limit = min(limit, icount + self.pace.next_stretch)
         return min(limit, self._furthest) if icount < self._furthest else limit
 
     @contextmanager
@@ -260,7 +262,7 @@ class Timeline:
         while (icount := track.place.icount) < target:
             with self._timed():
                 before = moment(track.place)
-                run = track.pass_by(self._slice_end(icount, target))
+                run = track.pass_by(self._stretch_end(icount, target))
             way.take(run, before)
             result = run.result
             self._furthest = max(self._furthest, result.icount)
