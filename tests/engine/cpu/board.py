@@ -9,6 +9,7 @@ from typing import Any
 
 import xxhash
 
+from tests.engine.cpu.device import Device
 from timevm.engine.cpu.aarch64 import Aarch64Cpu
 
 RAM = 0x4000_0000
@@ -17,28 +18,6 @@ DEVICE = 0x0900_0000
 VECTORS = RAM + 0x2000
 DATA = RAM + 0x10000
 STACK = RAM + 0x20000
-#: registers of the device: a write of 1/0 drives the line, a read counts
-LINE, COUNTER = 0x0, 0x8
-
-
-class Device:
-    def __init__(self, board: Board) -> None:
-        self.board = board
-        self.reads = 0
-        self.log: list[tuple[str, int, int, int]] = []
-        #: what a write does besides
-        self.effect: Callable[[], None] = lambda: None
-
-    def read(self, offset: int, size: int) -> int:
-        self.log.append(("read", self.board.cpu.icount, offset, size))
-        self.reads += 1
-        return self.reads
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        self.log.append(("write", self.board.cpu.icount, offset, value))
-        if offset == LINE:
-            self.board.cpu.set_interrupt("irq", bool(value & 1))
-        self.effect()
 
 
 class Board:
@@ -49,7 +28,7 @@ class Board:
         self.on_timer: Callable[[str, bool], None] = lambda name, level: self.cpu.set_interrupt("irq", level)
         self.cpu = Aarch64Cpu("cortex-a57", time_shift=time_shift, seed=7, timer_line=self._timer, **settings)
         self.cpu.map_ram(RAM, ctypes.addressof(self._anchor), RAM_SIZE)
-        self.device = Device(self)
+        self.device = Device(self.cpu, "irq")
         self.window = self.cpu.map_mmio(DEVICE, 0x1000, self.device)
         self.write(RAM, program)
         self.write(VECTORS, vectors)

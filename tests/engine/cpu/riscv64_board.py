@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable
 from typing import Any
 
 import xxhash
 
 from tests.engine.cpu import riscv64_assembler as a
+from tests.engine.cpu.device import OFF, Device
 from timevm.engine.cpu.base import Stop, StopKind
 from timevm.engine.cpu.riscv64 import Riscv64Cpu
 
@@ -20,31 +20,7 @@ HOLE = 0x2000_0000
 HANDLER = RAM + 0x2000
 DATA = RAM + 0x10000
 TABLES = RAM + 0x40000
-#: registers of the device: a write of 1/0 drives the line, a read counts, a write switches off
-LINE, COUNTER, OFF = 0x0, 0x8, 0x10
 FOREVER = 1 << 60
-
-
-class Device:
-    def __init__(self, board: RiscvBoard) -> None:
-        self.board = board
-        self.reads = 0
-        self.log: list[tuple[str, int, int, int]] = []
-        #: what a write does besides
-        self.effect: Callable[[], None] = lambda: None
-
-    def read(self, offset: int, size: int) -> int:
-        self.log.append(("read", self.board.cpu.icount, offset, size))
-        self.reads += 1
-        return self.reads
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        self.log.append(("write", self.board.cpu.icount, offset, value))
-        if offset == LINE:
-            self.board.cpu.set_interrupt(self.board.line, bool(value & 1))
-        elif offset == OFF:
-            self.board.cpu.ask_stop(StopKind.POWER_OFF, value)
-        self.effect()
 
 
 class RiscvBoard:
@@ -53,10 +29,9 @@ class RiscvBoard:
     ) -> None:
         self.memory = mmap.mmap(-1, RAM_SIZE)
         self._anchor = (ctypes.c_char * RAM_SIZE).from_buffer(self.memory)
-        self.line = line
         self.cpu = Riscv64Cpu("rv64", time_shift=time_shift, seed=7, **settings)
         self.cpu.map_ram(RAM, ctypes.addressof(self._anchor), RAM_SIZE)
-        self.device = Device(self)
+        self.device = Device(self.cpu, line, lambda value: self.cpu.ask_stop(StopKind.POWER_OFF, value))
         self.window = self.cpu.map_mmio(DEVICE, 0x1000, self.device)
         self.write(RAM, program)
         self.write(HANDLER, handler)

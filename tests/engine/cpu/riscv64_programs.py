@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.engine.cpu import riscv64_assembler as a
-from tests.engine.cpu.riscv64_board import COUNTER, DATA, DEVICE, FOREVER, HANDLER, LINE, RAM, RiscvBoard, power_off
+from tests.engine.cpu.device import COUNTER, LINE
+from tests.engine.cpu.riscv64_board import DATA, DEVICE, FOREVER, HANDLER, RAM, RiscvBoard, power_off
 from timevm.engine.cpu.base import StopKind
 
 MEIP = 1 << 11

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.engine.cpu import riscv64_assembler as a
-from tests.engine.cpu.riscv64_board import COUNTER, DATA, DEVICE, HANDLER, HOLE, LINE, RAM, RiscvBoard
+from tests.engine.cpu.device import COUNTER, LINE
+from tests.engine.cpu.riscv64_board import DATA, DEVICE, HANDLER, HOLE, RAM, RiscvBoard
 from tests.engine.cpu.riscv64_tables import ACCESSED, DIRTY, READ, VALID, VIRTUAL, WRITE, Tables
 from timevm.engine.cpu.base import StopKind
 from timevm.engine.cpu.sbi import Arguments, SbiOutcome

@@ -1,4 +1,4 @@
-"""The AArch64 CPU on small programs: exact stops, exceptions, interrupts, time, firmware, caches, stops."""
+"""The AArch64 CPU on small programs: exact stops, exceptions, interrupts, time, firmware, caches."""
 
 from __future__ import annotations
 
@@ -11,103 +11,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.cpu import assembler as a
-from tests.engine.cpu.board import COUNTER, DATA, DEVICE, LINE, RAM, STACK, VECTORS, Board
+from tests.engine.cpu.aarch64_programs import (
+    FOREVER,
+    IRQ_HANDLER,
+    counting_loop,
+    finished_loop,
+    power_off,
+    run_sliced,
+    vector_table,
+)
+from tests.engine.cpu.board import DEVICE, RAM, STACK, VECTORS, Board
+from tests.engine.cpu.device import COUNTER, LINE
 from timevm.engine.cpu import aarch64_private as private
-from timevm.engine.cpu.base import Stop, StopKind, WatchKind, Watchpoint
+from timevm.engine.cpu.base import StopKind
 from timevm.engine.machine.ram import Ram
 from timevm.errors import UserError
 
-FOREVER = 1 << 60
-STP_X0_X1_AT_X2 = 0xA9000440
-STR_X0_AT_X2 = 0xF9000040
-SYSTEM_OFF = 0x8400_0008
 
-
-def power_off() -> list[int]:
-    return [*a.load_constant(0, SYSTEM_OFF), a.hvc(), a.NOP]
-
-
-def vector_table(irq: list[int] | None = None, sync: list[int] | None = None) -> bytes:
-    """Handlers for exceptions taken from EL1 with SP_EL1."""
-    table = bytearray(a.code(a.b(0)) * 0x200)
-    for offset, words in ((0x200, sync), (0x280, irq)):
-        if words:
-            table[offset : offset + 4 * len(words)] = a.code(*words)
-    return bytes(table)
-
-
-def counting_loop(rounds: int) -> bytes:
-    """x1 counts down; stores, a device read and a device write that pulses the interrupt line in mid-block."""
-    return a.code(
-        *a.load_constant(9, VECTORS),
-        a.msr(9, *a.VBAR_EL1),
-        *a.load_constant(2, DEVICE),
-        *a.load_constant(3, DATA),
-        a.movz(1, rounds),
-        a.movz(4, 1),
-        a.daif_clear(2),
-        # loop:
-        a.add(5, 5, 3),
-        a.str_w(4, 2, LINE),  # raises the interrupt in mid-block
-        a.add(5, 5, 1),
-        a.eor(6, 6, 5),
-        a.str_(6, 3),
-        a.ldr_w(7, 2, COUNTER),
-        a.eor(6, 6, 7),
-        a.subs(1, 1, 1),
-        a.b_ne(-8),
-        *power_off(),
-    )
-
-
-#: counts in x10, notes ELR in x12, lowers the line
-IRQ_HANDLER = [
-    a.add(10, 10, 1),
-    a.mrs(11, *a.ELR_EL1),
-    a.eor(12, 12, 11),
-    a.add(12, 12, 7),
-    a.str_w(31, 2, LINE),
-    a.ERET,
-]
-
-
-def run_sliced(board: Board, stops: list[int]) -> Stop:
-    """Run to power-off with a stop at each of the icounts given."""
-    for at in sorted(stops):
-        stop = board.cpu.run(at)
-        if stop.kind is not StopKind.LIMIT:
-            return stop
-        assert stop.icount == at
-    return board.cpu.run(FOREVER)
-
-
-@pytest.fixture(scope="module")
-def reference() -> tuple[Any, ...]:
-    board = Board(counting_loop(40), vectors=vector_table(irq=IRQ_HANDLER))
-    assert board.cpu.run(FOREVER).kind is StopKind.POWER_OFF
-    assert board.cpu.read_register("x10") == 40
-    return board.fingerprint()
-
-
-def test_stops_at_every_single_instruction(reference: tuple[Any, ...]) -> None:
+def test_stops_at_every_single_instruction() -> None:
     board = Board(counting_loop(40), vectors=vector_table(irq=IRQ_HANDLER))
     while (stop := board.cpu.run(board.cpu.icount + 1)).kind is StopKind.LIMIT:
         assert stop.pc == board.cpu.read_register("pc")
     assert stop.kind is StopKind.POWER_OFF
-    assert board.fingerprint() == reference
+    assert board.fingerprint() == finished_loop()
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 640), max_size=40))
-def test_slicing_changes_nothing(reference: tuple[Any, ...], stops: list[int]) -> None:
+def test_slicing_changes_nothing(stops: list[int]) -> None:
     board = Board(counting_loop(40), vectors=vector_table(irq=IRQ_HANDLER))
     assert run_sliced(board, stops).kind is StopKind.POWER_OFF
-    assert board.fingerprint() == reference
+    assert board.fingerprint() == finished_loop()
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 640), min_size=1, max_size=5))
-def test_restored_anywhere_in_another_cpu(reference: tuple[Any, ...], stops: list[int]) -> None:
+def test_restored_anywhere_in_another_cpu(stops: list[int]) -> None:
     board = Board(counting_loop(40), vectors=vector_table(irq=IRQ_HANDLER))
     for at in sorted(stops):
         if board.cpu.run(at).kind is StopKind.POWER_OFF:
@@ -120,7 +59,7 @@ def test_restored_anywhere_in_another_cpu(reference: tuple[Any, ...], stops: lis
         board = other
     else:
         assert board.cpu.run(FOREVER).kind is StopKind.POWER_OFF
-    assert board.fingerprint() == reference
+    assert board.fingerprint() == finished_loop()
 
 
 def test_a_state_does_not_say_how_the_way_there_was_sliced() -> None:
@@ -148,13 +87,13 @@ def test_what_an_exception_leaves_behind_is_no_state() -> None:
     [{"exit_checks": True}, {"flat_translation": False}, {"translation_buffer": 8 << 20}],
     ids=lambda setting: next(iter(setting)),
 )
-def test_speed_settings_change_nothing(reference: tuple[Any, ...], setting: dict[str, Any]) -> None:
+def test_speed_settings_change_nothing(setting: dict[str, Any]) -> None:
     board = Board(counting_loop(40), vectors=vector_table(irq=IRQ_HANDLER), **setting)
     rng = random.Random(3)
     while board.cpu.run(board.cpu.icount + rng.randint(1, 50)).kind is StopKind.LIMIT:
         if rng.random() < 0.3:
             board.cpu.flush_translations()
-    assert board.fingerprint() == reference
+    assert board.fingerprint() == finished_loop()
 
 
 def test_an_access_sees_its_own_icount() -> None:
@@ -304,76 +243,6 @@ def test_firmware_calls() -> None:
     assert answers == [0x1_0001, 0, (1 << 64) - 1, (1 << 64) - 4]
 
 
-def test_breakpoints_stop_before_and_are_passed_on_leaving() -> None:
-    board = Board(counting_loop(40), vectors=vector_table(irq=IRQ_HANDLER))
-    place = RAM + 4 * 11
-    board.cpu.run(3)
-    board.cpu.set_breakpoints(frozenset({place}))
-    icounts = []
-    while (stop := board.cpu.run(FOREVER)).kind is StopKind.BREAKPOINT:
-        assert stop.pc == place
-        icounts.append(stop.icount)
-    assert len(icounts) == 40 and icounts == sorted(set(icounts))
-    again = Board(counting_loop(40), vectors=vector_table(irq=IRQ_HANDLER))
-    again.cpu.set_breakpoints(frozenset({place}))
-    collected = again.cpu.run_collecting(icounts[30])
-    assert collected.stop.kind is StopKind.LIMIT and collected.complete
-    assert [(stop.kind, stop.icount, stop.pc) for stop in collected.passed] == [
-        (StopKind.BREAKPOINT, icount, place) for icount in icounts[:30]
-    ]
-
-
-@pytest.mark.parametrize(
-    ("kind", "hits"), [(WatchKind.WRITE, 40), (WatchKind.READ, 0), (WatchKind.ACCESS, 40)], ids=lambda v: str(v)
-)
-def test_watchpoints_stop_before_the_access(reference: tuple[Any, ...], kind: WatchKind, hits: int) -> None:
-    board = Board(counting_loop(40), vectors=vector_table(irq=IRQ_HANDLER))
-    board.cpu.set_watchpoints(frozenset({Watchpoint(DATA + 3, 1, kind)}))
-    values = []
-    while (stop := board.cpu.run(FOREVER)).kind is StopKind.WATCHPOINT:
-        assert (stop.pc, stop.address, stop.is_write) == (RAM + 4 * 14, DATA + 3, True)
-        values.append(int.from_bytes(board.read(DATA, 8), "little"))
-    assert stop.kind is StopKind.POWER_OFF
-    assert len(values) == hits
-    assert not values or values[0] == 0
-    board.cpu.set_watchpoints(frozenset())
-    assert board.fingerprint() == reference
-
-
-@pytest.mark.parametrize("physical", [False, True], ids=["virtual", "physical"])
-@pytest.mark.parametrize("watched", [0, 8], ids=["first", "second"])
-def test_a_pair_that_is_stopped_has_not_begun(watched: int, physical: bool) -> None:
-    """The second of two stores is watched: the first has not happened either where the machine stands."""
-    board = Board(a.code(*a.load_constant(2, DATA), a.movz(0, 5), a.movz(1, 6), STP_X0_X1_AT_X2, a.b(0)))
-    board.cpu.set_watchpoints(frozenset({Watchpoint(DATA + watched, 8, WatchKind.WRITE, physical)}))
-    before = board.read(DATA, 16)
-    stop = board.cpu.run(100)
-    assert (stop.kind, stop.address) == (StopKind.WATCHPOINT, DATA + watched)
-    assert board.read(DATA, 16) == before
-    board.cpu.run(stop.icount + 1)
-    assert board.read(DATA, 16) == (5).to_bytes(8, "little") + (6).to_bytes(8, "little")
-
-
-@pytest.mark.parametrize("physical", [False, True], ids=["virtual", "physical"])
-@pytest.mark.parametrize("flat_translation", [True, False])
-@pytest.mark.parametrize(
-    ("begin", "instruction"), [(-8, STP_X0_X1_AT_X2), (-4, STR_X0_AT_X2)], ids=["pair", "unaligned"]
-)
-def test_a_watched_page_is_reached_from_the_page_before(
-    flat_translation: bool, begin: int, instruction: int, physical: bool
-) -> None:
-    border = DATA + 0x1000
-    program = a.code(*a.load_constant(2, border + begin), a.movz(0, 5), a.movz(1, 6), instruction, a.b(0))
-    board = Board(program, flat_translation=flat_translation)
-    board.cpu.set_watchpoints(frozenset({Watchpoint(border, 2, WatchKind.WRITE, physical)}))
-    before = board.read(border - 16, 32)
-    stop = board.cpu.run(100)
-    assert (stop.kind, stop.address) == (StopKind.WATCHPOINT, border)
-    assert board.read(border - 16, 32) == before
-    board.cpu.run(stop.icount + 1)
-    assert board.read(border - 16, 32) != before
-
-
 def test_stack_and_other_registers_by_name() -> None:
     board = Board(a.code(a.NOP))
     for name, value in (("x29", 5), ("sp", STACK), ("v31", 1 << 100 | 9), ("VBAR_EL1", VECTORS), ("fpcr", 0)):
@@ -383,25 +252,7 @@ def test_stack_and_other_registers_by_name() -> None:
         board.cpu.read_register("x99")
 
 
-def test_a_kick_stops_an_endless_loop() -> None:
-    board = Board(a.code(a.b(0)))
-    board.cpu.kick()
-    stop = board.cpu.run(FOREVER)
-    assert stop.kind is StopKind.KICK and 0 < stop.icount < 1 << 20
-
-
-#: br x1, br x4
-BR_X1, BR_X4 = 0xD61F0020, 0xD61F0080
-
-
-def test_a_kick_stops_a_guest_that_executes_nothing() -> None:
-    # nothing is mapped where it jumps to, nor where the abort's vector is: one abort after the other, no instruction
-    board = Board(a.code(*a.load_constant(1, 0x10), BR_X1))
-    board.cpu.kick()
-    stop = board.cpu.run(FOREVER)
-    assert stop.kind is StopKind.KICK
-    board.cpu.kick()
-    assert board.cpu.run(FOREVER) == stop
+BR_X4 = 0xD61F0080
 
 
 def test_read_only_memory_keeps_what_it_has() -> None:

@@ -11,8 +11,9 @@ import random
 import pytest
 
 from tests.engine.cpu import assembler as a
-from tests.engine.cpu.board import DATA, DEVICE, LINE, RAM, RAM_SIZE, VECTORS, Board
-from tests.engine.cpu.test_aarch64 import power_off, vector_table
+from tests.engine.cpu.aarch64_programs import power_off, vector_table
+from tests.engine.cpu.board import DATA, DEVICE, RAM, RAM_SIZE, VECTORS, Board
+from tests.engine.cpu.device import LINE
 from timevm.engine.cpu.base import StopKind
 
 OTHER = DATA + 0x1000

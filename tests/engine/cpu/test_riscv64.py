@@ -10,18 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.cpu import riscv64_assembler as a
-from tests.engine.cpu.riscv64_board import (
-    COUNTER,
-    DEVICE,
-    FOREVER,
-    HANDLER,
-    LINE,
-    OFF,
-    RAM,
-    RiscvBoard,
-    power_off,
-    run_sliced,
-)
+from tests.engine.cpu.device import COUNTER, LINE, OFF
+from tests.engine.cpu.riscv64_board import DEVICE, FOREVER, HANDLER, RAM, RiscvBoard, power_off, run_sliced
 from tests.engine.cpu.riscv64_programs import (
     MEIP,
     NOTES,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pytest
 
 from tests.engine.cpu import riscv64_assembler as a
-from tests.engine.cpu.riscv64_board import DATA, DEVICE, FOREVER, HANDLER, LINE, RAM, TABLES, RiscvBoard, power_off
+from tests.engine.cpu.device import LINE
+from tests.engine.cpu.riscv64_board import DATA, DEVICE, FOREVER, HANDLER, RAM, TABLES, RiscvBoard, power_off
 from tests.engine.cpu.riscv64_tables import ACCESSED, DIRTY, EXECUTE, LEVELS, READ, VALID, VIRTUAL, WRITE, Tables
 from timevm.engine.cpu.base import StopKind
 from timevm.engine.cpu.sbi import Arguments, SbiOutcome

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable
 from typing import Any
 
 import xxhash
 
+from tests.engine.cpu.device import OFF, Device
 from timevm.engine.cpu.base import Stop, StopKind
 from timevm.engine.cpu.x86_64 import X86Cpu
 
 RAM_SIZE = 4 << 20
 CODE, DATA, STACK = 0x10_0000, 0x20_0000, 0x30_0000
+#: the device, in memory and at ports
 DEVICE = 0xE000_0000
 ROM = 0xFFFF_F000
 PORTS = 0x500
-#: registers of the device, at DEVICE and at PORTS: a write of 1/0 drives the line, a read counts, a write ends the run
-LINE, COUNTER, OFF = 0x0, 0x4, 0xC
 VECTOR = 0x40
 FOREVER = 1 << 60
 
@@ -110,28 +109,6 @@ END = f"""
 """
 
 
-class Device:
-    def __init__(self, board: Board) -> None:
-        self.board = board
-        self.reads = 0
-        self.log: list[tuple[str, int, int, int]] = []
-        #: what a write does besides
-        self.effect: Callable[[], None] = lambda: None
-
-    def read(self, offset: int, size: int) -> int:
-        self.log.append(("read", self.board.cpu.icount, offset, size))
-        self.reads += 1
-        return self.reads
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        self.log.append(("write", self.board.cpu.icount, offset, value))
-        if offset == LINE:
-            self.board.cpu.set_interrupt("intr", bool(value & 1))
-        elif offset == OFF:
-            self.board.cpu.ask_stop(StopKind.POWER_OFF)
-        self.effect()
-
-
 class Board:
     def __init__(self, program: bytes, *, model: str = "qemu64", start: int = CODE, **settings: Any) -> None:
         self.memory = mmap.mmap(-1, RAM_SIZE)
@@ -141,7 +118,7 @@ class Board:
         self.cpu = X86Cpu(model, time_shift=3, seed=7, acknowledge=self._acknowledge, **settings)
         self.cpu.map_ram(0, ctypes.addressof(self._anchor), RAM_SIZE)
         self.cpu.map_rom(ROM, ctypes.addressof(self._rom_anchor), 0x1000)
-        self.device = Device(self)
+        self.device = Device(self.cpu, "intr", lambda value: self.cpu.ask_stop(StopKind.POWER_OFF))
         self.acknowledged: list[int] = []
         self.window = self.cpu.map_mmio(DEVICE, 0x1000, self.device)
         self.ports = self.cpu.map_ports(PORTS, 16, self.device)

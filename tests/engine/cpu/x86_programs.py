@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.engine.cpu.device import COUNTER
 from tests.engine.cpu.x86_assembler import assemble, link
-from tests.engine.cpu.x86_board import (
-    CODE,
-    COUNTER,
-    DATA,
-    DEVICE,
-    END,
-    LONG_MODE,
-    PORTS,
-    VECTOR,
-    Board,
-    gate,
-)
+from tests.engine.cpu.x86_board import CODE, DATA, DEVICE, END, LONG_MODE, PORTS, VECTOR, Board, gate
 from timevm.engine.cpu.base import Stop, StopKind
 
 STEPS = (1, 2, 3, 17)

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from timevm.engine.replay.events import BlockCompletion, End, Event, Idle
-from timevm.engine.replay.gate import NEVER, Sink
-from timevm.engine.replay.idling import Idling
-from timevm.engine.replay.inbox import Inbox
+from timevm.engine.replay.events import End, Idle
+from timevm.engine.replay.gate import Sink
+from timevm.engine.replay.live_gate import LiveGate
 from timevm.engine.replay.log_writer import LogWriter
 from timevm.errors import UserError
 
@@ -19,8 +18,10 @@ DIGEST_INTERVAL = 100_000_000
 COMPARABLE_ENDS = ("shutdown", "reset")
 
 
-class RecordGate:
-    """See ``Gate``.  Any method may raise HostError: the recording cannot be continued (``LogWriter.append``).
+class RecordGate(LiveGate):
+    """A live one that writes first.
+
+    Any method may raise HostError: the recording cannot be continued (``LogWriter.append``).
 
     ``digest_interval`` (instructions): a digest is logged at the start and whenever the icount is a multiple of it.
     """
@@ -33,17 +34,15 @@ class RecordGate:
         digest_interval: int = DIGEST_INTERVAL,
         host_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        super().__init__(sleep=sleep, host_ns=host_ns)
         self._writer = writer
-        self._inbox = Inbox()
-        self._idling = Idling(self._inbox, sleep, host_ns)
         self._interval = digest_interval
         self._next_digest = writer.icount
         self._last_digest = writer.icount
         self._ended = False
 
     def horizon(self, icount: int) -> int:
-        retry = self._inbox.retry_icount(icount)
-        return min(NEVER if retry is None else retry, max(self._next_digest, icount))
+        return min(super().horizon(icount), max(self._next_digest, icount))
 
     def deliver(self, icount: int, sink: Sink) -> bool:
         if icount >= self._next_digest:
@@ -62,38 +61,10 @@ class RecordGate:
         self._next_digest = (icount // self._interval + 1) * self._interval
 
     def idle(self, icount: int, now_ns: int, deadline_ns: int | None) -> int | None:
-        jump = self._idling.idle(icount, now_ns, deadline_ns)
+        jump = super().idle(icount, now_ns, deadline_ns)
         if jump is not None:
             self._writer.append(icount, Idle(jump))
         return jump
-
-    def inject(self, event: Event) -> None:
-        self._inbox.put(event)
-
-    def expect(self) -> None:
-        self._inbox.expect()
-
-    def expect_answer(self) -> None:
-        self._inbox.expect_answer()
-
-    def announce(self, event: BlockCompletion) -> None:
-        self._inbox.put(event)
-
-    def forget(self) -> None:
-        self._inbox.forget_completions()
-
-    def backlog(self, port: int) -> int:
-        """Bytes that wait for serial port ``port``: who brings more had better wait.  Any thread."""
-        return self._inbox.backlog(port)
-
-    def frames_waiting(self, card: int) -> int:
-        return self._inbox.frames_waiting(card)
-
-    def wake(self) -> None:
-        self._inbox.wake()
-
-    def finished(self, icount: int) -> str | None:
-        return None
 
     def machine_ended(self, icount: int, reason: str, sink: Sink) -> None:
         """A digest (unless the user quit) and the End event.  Further calls do nothing."""
@@ -106,10 +77,6 @@ class RecordGate:
 
     def close(self) -> None:
         self._writer.close()
-
-    @property
-    def end_icount(self) -> int | None:
-        return None
 
     def state(self) -> dict[str, Any]:
         """The position in the log, as ``ReplayGate.restore`` takes it."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import timevm
+from timevm.engine.control.events import EventStream
 from timevm.engine.control.port import RunResult, VmPort
 from timevm.engine.control.port import SnapshotInfo as VmSnapshot
 from timevm.engine.control.run_state import RunState
 from timevm.errors import UserError
-from timevm.monitor.commands.broadcast import Broadcast
 from timevm.monitor.commands.jobs import JobTable
 from timevm.monitor.commands.turns import Turns
 from timevm.qmp_schema.block import BlockDeviceInfo, BlockInfo, BlockStats, SnapshotInfo
@@ -105,7 +105,8 @@ class MonitorContext:
     gdb_server: Callable[[str], Awaitable[str]] | None = None
     #: prompt of the human monitor
     prompt: str = "(timevm) "
-    events: Broadcast = field(default_factory=Broadcast)
+    #: what does not come from the machine (jobs)
+    events: EventStream = field(default_factory=EventStream)
     jobs: JobTable = field(init=False)
     turns: Turns = field(init=False)
     _seeks: set[asyncio.Task[RunResult]] = field(init=False, default_factory=set)

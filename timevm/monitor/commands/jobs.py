@@ -8,8 +8,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from timevm.engine.control.events import EventStream
 from timevm.errors import InternalError, TimevmError
-from timevm.monitor.commands.broadcast import Broadcast
 from timevm.monitor.commands.errors import CommandError
 from timevm.qmp_schema.job import JobInfo, JobStatus, JobType
 
@@ -52,7 +52,7 @@ class _Job:
 class JobTable:
     """All jobs that have not been dismissed."""
 
-    def __init__(self, events: Broadcast) -> None:
+    def __init__(self, events: EventStream) -> None:
         self._events = events
         self._jobs: dict[str, _Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
