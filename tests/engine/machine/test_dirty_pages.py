@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +73,24 @@ def test_reading_is_not_writing(make: Callable[[Ram], KernelWatcher | ComparingW
     watcher = make(ram)
     assert not ram.bytes.any() and ram.read(BASE, PAGE) == bytes(PAGE)
     assert watcher.take().tolist() == []
+
+
+def page_table_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmPTE:")[1].split()[0])
+
+
+def test_of_a_large_ram_only_what_was_touched_costs() -> None:
+    ram = make_ram(1 << 20)  # 4 GiB, for which page tables would take 8 MiB
+    before = page_table_bytes()
+    watcher = kernel_watcher(ram)
+    assert not ram.bytes[: 64 * PAGE].any() and watcher.take().tolist() == []
+    pages = [0, 5, 1 << 19, (1 << 20) - 1]
+    for value in (1, 2):
+        for page in pages:
+            ram.pages[page, 7] = value
+        assert watcher.take().tolist() == pages
+    assert page_table_bytes() - before < 1 << 20
 
 
 @pytest.mark.parametrize("make", [kernel_watcher, ComparingWatcher])
