@@ -60,7 +60,8 @@ async def test_the_focus_goes_round_and_typing_follows_it() -> None:
         await keyboard.typed.put(b"\x01\x01")
         assert await soon(serial) == b"\x01"
         assert left == ["x"]
-        assert keyboard.shown.startswith(b"\r\nCtrl-A h   this help\r\n")
+        assert keyboard.shown.startswith(b"\r\nCtrl-A h        this help\r\n")
+        assert b"\r\nCtrl-A Ctrl-A   Ctrl-A itself\r\n" in keyboard.shown
         assert keyboard.shown.endswith(b"QEMU: Terminated\r\n")
         await keyboard.typed.put(b"")
         assert await soon(monitor) == b"" == await soon(serial)

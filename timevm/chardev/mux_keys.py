@@ -47,9 +47,10 @@ def help_text(escape: int) -> str:
         ("t", "the host's time before each line, on and off"),
         ("b", "a break signal (this version's serial ports take none)"),
         ("s", "write disks back (nothing to do: they are written at once)"),
+        (name, f"{name} itself"),
     )
-    text = "".join(f"{name} {letter}   {meaning}\r\n" for letter, meaning in lines)
-    return f"\r\n{text}{name} {name}   {name} itself\r\n"
+    width = len(name) + 2
+    return "\r\n" + "".join(f"{name} {key:<{width}} {meaning}\r\n" for key, meaning in lines)
 
 
 @dataclass(slots=True)

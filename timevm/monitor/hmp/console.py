@@ -31,6 +31,7 @@ REFRESH = 0.5
 #: of the prompt and its toolbar
 _ROWS = 2
 _CTRL_C = b"\x03"
+_ERASE_LINE = b"\r\x1b[K"
 
 
 class _Screen:
@@ -87,6 +88,8 @@ class Console:
         self._running = False
         #: of a line of others that is not whole yet
         self._others = b""
+        #: how far a command is, as it stands in the last line; empty: nothing does
+        self._progress_line = b""
         self._stopping: set[asyncio.Task[None]] = set()
         self._session: PromptSession[str] | None = None
 
@@ -153,7 +156,8 @@ class Console:
             drawn = application is not None and application.is_running
             if application is not None and drawn:
                 application.renderer.erase()
-            self._write(lines + newline)
+            erase = _ERASE_LINE if self._progress_line else b""
+            self._write(erase + lines + newline + self._progress_line)
             if application is not None and drawn:
                 application.renderer.reset()
                 application._redraw()
@@ -208,6 +212,8 @@ class Console:
                 if event.name == "TIMEVM_PROGRESS":
                     done, total = event.data.get("done", 0), event.data.get("total", 0)
                     text = f"{event.data.get('operation', '')} {bar(done, total)} Ctrl-C cancels"
-                    self._write(f"\r{text}\x1b[K".encode())
+                    self._progress_line = text.encode()
+                    self._write(_ERASE_LINE + self._progress_line)
         finally:
-            self._write(b"\r\x1b[K")
+            self._progress_line = b""
+            self._write(_ERASE_LINE)
