@@ -35,7 +35,7 @@ def test_keys_come_out_the_same_byte_by_byte(data: bytes, escape: int) -> None:
 
 
 def test_the_help_names_the_key() -> None:
-    assert "Ctrl-T x   leave timevm" in help_text(20)
+    assert "Ctrl-T x        leave timevm" in help_text(20)
     assert (key_name(1), key_name(0x5D), key_name(0)) == ("Ctrl-A", "]", "key 0")
 
 
