@@ -158,7 +158,7 @@ def test_a_pc(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["-h", "--help", "-version", "-M help", "-cpu help", "-device help", "-d help",
-                                    "-chardev help"])  # fmt: skip
+                                    "-chardev help", "-object help"])  # fmt: skip
 def test_information(option: str) -> None:
     found = parse_command_line("timevm", option.split())
     assert isinstance(found, Information) and len(found.text) > 40
@@ -188,6 +188,14 @@ REFUSALS = [
     ("-M virt -smp 2", "timevm has one processor"),
     ("-M virt -accel kvm", "which kvm cannot"),
     ("-M virt -enable-kvm", "-enable-kvm: QEMU's option -enable-kvm is known, but not done"),
+    ("-M virt -no-acpi", "a Linux kernel leaves it alone with -append acpi=off"),
+    ("-M virt -boot order=d", "-boot order=d: QEMU's option -boot is known, but not done: -kernel or -bios says what"),
+    ("-M virt -device virtio-blk-pci,drive=d", "which this machine has not: use virtio-blk-device"),
+    ("-M virt -device virtio-rng-pci", "which this machine has not: use virtio-rng-device"),
+    ("-M virt -device ide-hd,drive=d", "which this machine has not: disks are virtio-blk-device here"),
+    ("-M virt -gdb 1234", "-gdb 1234: '1234' is not a valid char driver (did you mean 'tcp::1234'?)"),
+    ("-M virt -gdb localhost:1234", "(did you mean 'tcp:localhost:1234'?)"),
+    ("-M virt -monitor :55", "(did you mean 'tcp::55'?)"),
     ("-M virt -netdev tap,id=n", "'tap' is known, but not part of this version"),
     ("-M virt -netdev foo,id=a", "-netdev foo,id=a: Parameter 'type' does not accept value 'foo'"),
     ("-M virt -netdev user", "-netdev user: Parameter 'id' is missing"),

@@ -57,6 +57,11 @@ def test_what_cannot_be(tmp_path: Path, options: tuple[str, ...], error: type[Ti
     assert not (tmp_path / "tree.dtb").exists()
 
 
+def test_nothing_to_execute_is_no_matter(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dump(tmp_path / "tree.dtb", "-m", "64")
+    assert not caplog.records
+
+
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     for target, why in (
         (tmp_path / "no" / "x", "No such file"),

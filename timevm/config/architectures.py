@@ -44,12 +44,14 @@ class Vocabulary:
 _NETWORK = r"virtio-net.*|rtl8139|e1000.*|ne2k.*|vmxnet3|usb-net|i825.*|pcnet|tulip"
 _OTHER_CARD = "this machine has another network card: use {card}"
 
+_NO_PCI = "it needs a PCI or USB bus, which this machine has not"
 #: of machines whose devices are all on virtio-mmio
 _NO_BUS = (
     (_NETWORK, _OTHER_CARD.format(card="virtio-net-device")),
+    *((rf"virtio-{kind}-pci", f"{_NO_PCI}: use virtio-{kind}-device") for kind in ("blk", "rng")),
     (
         r".*-pci|ide-.*|pci.*|nvme.*|usb.*|.*-usb|ahci|scsi.*",
-        "it needs a PCI or USB bus, which this machine has not: use virtio-blk-device or virtio-rng-device",
+        f"{_NO_PCI}: disks are virtio-blk-device here, random numbers virtio-rng-device",
     ),
 )
 _MMIO_DISK = "-drive file=F,if=none,id=d -device virtio-blk-device,drive=d"

@@ -46,6 +46,8 @@ _ABSENT = {
 }
 _ABSENT_SOCKET = ("tn3270", "websocket", "tls-creds", "tls-authz", "to", "abstract")
 _NOT_BYTES = re.compile(r"[\0]")
+#: of a TCP port, as other programs take it
+_BARE_PORT = re.compile(r"([\w.-]*:)?([0-9]{1,5})", re.ASCII)
 
 
 def file_path(value: OptionValue, text: str) -> Path:
@@ -197,6 +199,8 @@ def parse_short(
         if rest.startswith("/dev/"):
             scheme, reason = rest, _ABSENT["serial"]
         raise UserError(f"{where}: timevm has no '{scheme}' backend: {reason}")
+    if bare := _BARE_PORT.fullmatch(rest):
+        raise UserError(f"{where}: '{rest}' is not a valid char driver (did you mean 'tcp:{bare[1] or ':'}{bare[2]}'?)")
     known = ("stdio", "mon:stdio", "null", "none", "pty", "file:", "pipe:", "unix:", "tcp:", "telnet:", "chardev:")
     raise UserError(f"{where}: '{rest}' is not a valid char driver{hint(rest, known)}")
 

@@ -1,4 +1,4 @@
-"""The texts of ``-h``, ``-version``, ``-M help``, ``-cpu help`` and ``-d help``."""
+"""The texts of ``-h``, ``-version``, ``-M help``, ``-cpu help``, ``-object help`` and ``-d help``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import textwrap
 
 from timevm import __version__
 from timevm.config.architectures import Vocabulary
+from timevm.config.machine_options import OBJECTS
 from timevm.config.table import LOG_ITEMS, OPTIONS
 
 _EXAMPLES = """\
@@ -54,6 +55,10 @@ def machines(vocabulary: Vocabulary) -> str:
 
 def processors(vocabulary: Vocabulary) -> str:
     return "Available CPUs:\n" + "\n".join(f"  {name}" for name in sorted(vocabulary.processors))
+
+
+def objects() -> str:
+    return "List of user creatable objects:\n" + "\n".join(f"  {name}" for name in sorted(OBJECTS))
 
 
 def log_items() -> str:

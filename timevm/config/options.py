@@ -134,6 +134,9 @@ class CommandLine:
         self.blockdevs.append(machine_options.parse_blockdev(text))
 
     def _object(self, text: str) -> None:
+        if text in ("help", "?"):
+            self.information = help.objects()
+            return
         self.objects.append(machine_options.parse_object(text))
 
     def _netdev(self, text: str) -> None:

@@ -34,15 +34,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("accel", "tcg", MACHINE, "accepted for QEMU's command lines"),
     Option("rtc", "base=utc|localtime|DATE", MACHINE, "what the real-time clock shows at reset"),
     Option("seed", "NUMBER", MACHINE, "seed of the machine's random numbers (default: from the host, recorded)"),
+    Option("no-hpet", "", MACHINE, "accepted for QEMU's command lines: there is no HPET"),
     Option("name", "[guest=]NAME", MACHINE, "the machine's name, for query-name and the console"),
-    Option("kernel", "FILE", BOOT, "Linux Image (flat or gzip), a PC's bzImage, or an ELF file"),
+    Option("kernel", "FILE", BOOT, "Linux Image (flat or gzip), a PC's bzImage, an ELF file, or a flat binary"),
     Option("initrd", "FILE", BOOT, "initial ramdisk"),
     Option("append", "TEXT", BOOT, "the kernel's command line"),
     Option("dtb", "FILE", BOOT, "device tree, instead of the machine's own"),
     Option("bios", "FILE", BOOT, "firmware"),
     Option(
         "icount",
-        "[shift=N|auto][,sleep=on|off][,rr=record|replay,rrfile=F[,rrsnapshot=S][,rrinterval=N[k|M|G]i|Ns][,rrmem=SIZE]]",
+        "[shift=N|auto][,sleep=on|off][,align=off][,rr=record|replay,rrfile=F[,rrsnapshot=S][,rrinterval=N[k|M|G]i|Ns][,rrmem=SIZE]]",
         TIME,
         "count instructions; virtual time is icount << N ns; record into or replay from F, with a snapshot S at its "
         "start, others every N instructions or seconds, and SIZE of memory for automatic checkpoints",
@@ -143,7 +144,8 @@ _WITH_VALUE: dict[str, str] = {
     _NO_DEVICE: "parallel debugcon usbdevice option-rom smbios acpitable",
     _CONFINE: "sandbox chroot runas",
     "there is no Xen": "xen-domid",
-    _NOT_NOW: "numa add-fd set boot mem-path compat fw_cfg overcommit dfilter watchdog watchdog-action "
+    "-kernel or -bios says what starts; the PC's BIOS tries its disks, then its CDs": "boot",
+    _NOT_NOW: "numa add-fd set mem-path compat fw_cfg overcommit dfilter watchdog watchdog-action "
     "semihosting-config readconfig trace plugin msg dump-vmstate L uuid tb-size prom-env g",
 }
 #: the same for those without one
@@ -152,7 +154,8 @@ _WITHOUT_VALUE: dict[str, str] = {
     "start it with setsid or a service manager; -pidfile works": "daemonize",
     "give snapshot=on to each -drive": "snapshot",
     _GRAPHICS: "full-screen portrait alt-grab ctrl-grab audio-help curses sdl",
-    _NO_DEVICE: "usb win2k-hack no-fd-bootchk no-acpi no-hpet",
+    _NO_DEVICE: "usb win2k-hack no-fd-bootchk",
+    "ACPI is a part of the PC; a Linux kernel leaves it alone with -append acpi=off": "no-acpi",
     _NOT_NOW: "mem-prealloc singlestep preconfig only-migratable semihosting old-param async-teardown "
     "enable-sync-profile xen-attach xen-domid-restrict",
 }

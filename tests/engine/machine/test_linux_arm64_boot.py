@@ -151,7 +151,10 @@ def test_nothing_to_run() -> None:
         (Guest(kernel=image(image_size=1 << 63)), "does not fit into RAM"),
         (Guest(kernel=image(text_offset=1 << 63)), "does not fit into RAM"),
         (Guest(kernel=image(), tree=bytes(LARGEST_DTB + 1)), "a kernel takes at most 2097152"),
-        (Guest(kernel=image(), dtb=b"no tree"), "device tree 'd' is none that can be read"),
+        (Guest(kernel=image(), dtb=b"no tree"), "device tree 'd' is none that can be read: Data size too small"),
+        (Guest(kernel=b""), "'k' is empty"),
+        (Guest(kernel=b"MZ".ljust(0x202, b"\0") + b"HdrS"), "'k' is a Linux kernel for a PC, which timevm-system"),
+        (Guest(kernel=b"MZ".ljust(56, b"\0") + b"RSC\x05"), "'k' is a Linux kernel for riscv64"),
     ],
 )
 def test_what_cannot_be(guest: Guest, message: str) -> None:

@@ -134,6 +134,8 @@ def elf32() -> bytes:
         (Guest(kernel=program(BASE + 0x10_0000), initrd=b"i"), "-initrd needs a Linux kernel"),
         (Guest(initrd=b"i"), "-initrd needs a Linux kernel"),
         (Guest(kernel=elf64([Segment(BASE, b"k")], machine=EM_AARCH64)), "for another CPU"),
+        (Guest(kernel=b""), " is empty"),
+        (Guest(kernel=b"MZ".ljust(56, b"\0") + b"ARM\x64"), "is a Linux kernel for arm64, which timevm-system-aarch64"),
         (Guest(kernel=program(BASE - 4096)), "does not fit into RAM: it needs 0x7ffff000"),
         (Guest(kernel=program(BASE + 64), bios=b"f" * 100), "the firmware .* and the kernel .* overlap"),
         (Guest(kernel=program()), "lies where the firmware is .0x80000000 to 0x80080000.: .* with -bios none"),

@@ -44,7 +44,8 @@ def adapted(file: File, ram: tuple[int, int], arguments: str, initrd: tuple[int,
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"device tree '{file.path}' is none that can be read: {error!r}") from error
+        why = str(error).rstrip(" !") or type(error).__name__
+        raise UserError(f"device tree '{file.path}' is none that can be read: {why}") from error
 
 
 def _parsed(data: bytes) -> fdt.FDT:

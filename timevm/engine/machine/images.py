@@ -17,6 +17,12 @@ from timevm.errors import HostError, UserError
 ELF_MAGIC, GZIP_MAGIC = b"\x7fELF", b"\x1f\x8b"
 #: what a compressed kernel may unpack to
 LARGEST_KERNEL = 1 << 30
+#: where the Linux kernels of other machines have a magic, and what they are (Documentation/arch/*/boot*.rst)
+_OTHERS = (
+    (0x202, b"HdrS", "a Linux kernel for a PC, which timevm-system-x86_64 starts"),
+    (56, b"ARM\x64", "a Linux kernel for arm64, which timevm-system-aarch64 starts"),
+    (56, b"RSC\x05", "a Linux kernel for riscv64, which timevm-system-riscv64 starts"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,15 @@ def unpacked(file: File) -> bytes:
     if len(data) > LARGEST_KERNEL:
         raise UserError(f"{file.title} '{file.path}' unpacks to more than {LARGEST_KERNEL >> 20} MiB")
     return data
+
+
+def check_flat(file: File, data: bytes) -> None:
+    """A flat binary can be anything, but for what is certainly a mistake.  Raises UserError."""
+    if not data:
+        raise UserError(f"{file.title} '{file.path}' is empty")
+    for at, magic, what in _OTHERS:
+        if data.startswith(magic, at):
+            raise UserError(f"{file.title} '{file.path}' is {what}: this machine has another CPU")
 
 
 def elf_pieces(file: File, data: bytes, machines: Sequence[str]) -> tuple[list[Piece], int]:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 
 from timevm.engine.machine.given_tree import adapted
-from timevm.engine.machine.images import ELF_MAGIC, Images, Piece, elf_pieces, unpacked
+from timevm.engine.machine.images import ELF_MAGIC, Images, Piece, check_flat, elf_pieces, unpacked
 from timevm.engine.machine.loaders import check_places, loader_pieces
 from timevm.engine.machine.placement import Placement
 from timevm.engine.machine.spec import MIB, MachineSpec
@@ -78,6 +78,7 @@ def _kernel_pieces(images: Images, ram_base: int) -> tuple[list[Piece], int, boo
         return pieces, entry, False
     if data[IMAGE_MAGIC_AT : IMAGE_MAGIC_AT + 4] != IMAGE_MAGIC:
         # neither ELF nor Image: a flat binary, as QEMU takes it, at the usual place
+        check_flat(images.kernel, data)
         where = ram_base + OLD_TEXT_OFFSET
         return [Piece(where, data, len(data))], where, True
     text_offset, image_size = struct.unpack_from("<QQ", data, 8)

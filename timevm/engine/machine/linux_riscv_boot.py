@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from timevm.engine.machine.given_tree import adapted
-from timevm.engine.machine.images import ELF_MAGIC, File, Images, Piece, elf_pieces, unpacked
+from timevm.engine.machine.images import ELF_MAGIC, File, Images, Piece, check_flat, elf_pieces, unpacked
 from timevm.engine.machine.loaders import check_places, loader_pieces
 from timevm.engine.machine.placement import Placement
 from timevm.engine.machine.spec import GIB, KIB, MIB, MachineSpec
@@ -109,7 +109,10 @@ def _program(file: File, data: bytes, flat_address: int) -> _Program:
 
 def _kernel(file: File, ram_base: int, flat_offset: int) -> _Program:
     data = unpacked(file)
-    if data[IMAGE_MAGIC_AT : IMAGE_MAGIC_AT + 4] != IMAGE_MAGIC or data.startswith(ELF_MAGIC):
+    if data.startswith(ELF_MAGIC):
+        return _program(file, data, ram_base + flat_offset)
+    if data[IMAGE_MAGIC_AT : IMAGE_MAGIC_AT + 4] != IMAGE_MAGIC:
+        check_flat(file, data)
         return _program(file, data, ram_base + flat_offset)
     text_offset, image_size = struct.unpack_from("<QQ", data, 8)
     where = ram_base + text_offset
