@@ -129,10 +129,10 @@ def test_a_tag_is_replaced_and_a_missing_one_is_named(image: Path) -> None:
     machine.close()
 
 
-def test_without_an_image_the_refusal_is_qemus(tmp_path: Path) -> None:
+def test_without_an_image_the_refusal_is_qemus_and_says_what_to_do(tmp_path: Path) -> None:
     _, history = build(replace(loop(tmp_path), drives=()))
     for action in (store_of(history).save, store_of(history).load, store_of(history).delete):
-        with pytest.raises(UserError, match=r"^no block device can store vmstate for snapshot$"):
+        with pytest.raises(UserError, match=r"^no block device can store vmstate for snapshot\nAdd an image "):
             action("a")
     assert store_of(history).list() == []
 
@@ -140,8 +140,9 @@ def test_without_an_image_the_refusal_is_qemus(tmp_path: Path) -> None:
 def test_a_temporary_disk_says_why_it_keeps_no_snapshots(image: Path) -> None:
     spec = replace(loop(image), drives=(Drive("vm", image, "qcow2", snapshot=True),))
     machine, history = build(spec)
-    with pytest.raises(UserError, match="snapshot=on: what is written to it is gone when timevm ends"):
+    with pytest.raises(UserError, match="snapshot=on: what is written to it is gone when timevm ends") as caught:
         store_of(history).save("a")
+    assert str(caught.value).endswith("then -drive file=vm.qcow2,if=none,id=vm"), "no disk of the guest forbids it"
     machine.close()
 
 

@@ -58,8 +58,7 @@ class OpenImage:
         if self.plan.snapshot:
             return (
                 f"'{self.name}' has snapshot=on: what is written to it is gone when timevm ends, and VM snapshots "
-                "would be too. Remove snapshot=on, or add an image for them: timevm img create -f qcow2 vm.qcow2 1M, "
-                "then -drive file=vm.qcow2,if=none,id=vm"
+                "would be too. Leave snapshot=on out; a replay never changes what is on the disk"
             )
         if not isinstance(self.node, Qcow2Image):
             return f"'{self.name}' is no qcow2 image: only those hold snapshots"

@@ -31,6 +31,7 @@ from timevm.errors import TimevmError, UserError
 _log = logging.getLogger(__name__)
 
 NO_DEVICE = "no block device can store vmstate for snapshot"
+_ADD_AN_IMAGE = "Add an image for them: timevm img create -f qcow2 vm.qcow2 1M, then -drive file=vm.qcow2,if=none,id=vm"
 WORDS = PAGE // 8
 
 #: number of the first, and their bytes (None: one of zeroes)
@@ -88,8 +89,10 @@ class NamedSnapshots:
             if image.snapshot_refusal is None and isinstance(image.node, Qcow2Image):
                 return image.node
         refusals = [image.snapshot_refusal for image in self._machine.disks.images.values()]
-        why = "".join(f"\n  {refusal}" for refusal in refusals if refusal)
-        raise UserError(f"{NO_DEVICE}{':' if why else ''}{why}")
+        lines = [NO_DEVICE, *(f"  {refusal}" for refusal in refusals if refusal)]
+        if all(image.snapshot_refusal is None for image in self._written()):
+            lines.append(_ADD_AN_IMAGE)  # that helps only where the guest's own disks keep snapshots as well
+        raise UserError("\n".join(lines))
 
     def check(self) -> None:
         """Raises UserError if no snapshot of this machine could be saved."""
