@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.engine.replay.toys import IDENTITY
 from timevm.engine.replay.events import Digest, End, Event, Idle, NetworkInput, Request, RequestKind, SerialInput
 from timevm.engine.replay.opening import create_recording
-from timevm.log_command import add_log_parser, run
+from timevm.log_command import log_parser, run
 
 ROOT = Path(__file__).resolve().parents[1]
 EVENTS: list[tuple[int, Event]] = [
@@ -30,18 +30,14 @@ EVENTS: list[tuple[int, Event]] = [
 ]
 #: what a console script would do
 PROGRAM = """
-import argparse, sys
-from timevm.log_command import add_log_parser, run
-parser = argparse.ArgumentParser()
-add_log_parser(parser.add_subparsers())
-sys.exit(run(parser.parse_args(sys.argv[1:])))
+import sys
+from timevm.log_command import log_parser, run
+sys.exit(run(log_parser().parse_args(sys.argv[1:])))
 """
 
 
 def parse(*arguments: object) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_log_parser(parser.add_subparsers())
-    return parser.parse_args(["log", *map(str, arguments)])
+    return log_parser().parse_args([*map(str, arguments)])
 
 
 @pytest.fixture
@@ -198,7 +194,7 @@ def long_recording(path: Path) -> None:
 
 
 def start_dump(path: Path) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-c", PROGRAM, "log", "dump", str(path)]
+    arguments = [sys.executable, "-c", PROGRAM, "dump", str(path)]
     return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

@@ -21,10 +21,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _USAGE = """\
 usage: timevm COMMAND …
 
-  system-aarch64 …    the virtual machine, with QEMU's options (system-aarch64 -h); also timevm-system-aarch64
+  system-aarch64 …    the virtual machine, with QEMU's options: system-aarch64 -h lists them
   system-x86_64 …     the same for a PC, and system-i386
   system-riscv64 …    the same for QEMU's RISC-V board
-  img …               disk images, with qemu-img's syntax: create, info, check, snapshot, map
+                      (each is a program of its own, too: timevm-system-aarch64 …)
+  img …               disk images, with qemu-img's syntax: create, info, check, snapshot, map, convert, resize
   log …               look into a recording: dump, verify, stat
   demo                record a small guest with a bug, replay it, and find who damaged its memory
   completion SHELL    completion for bash, zsh or fish, to be sourced
@@ -36,6 +37,15 @@ Examples
   timevm system-aarch64 -M virt -nographic -kernel Image -icount shift=auto,rr=record,rrfile=run.tvm
   timevm log stat run.tvm
   source <(timevm completion bash)
+"""
+
+_COMPLETION_USAGE = """\
+usage: timevm completion bash|zsh|fish
+
+Prints the completion of timevm and timevm-system-* for a shell.  For this session, or in the shell's start-up file:
+
+  bash, zsh    source <(timevm completion bash)
+  fish         timevm completion fish | source
 """
 
 
@@ -170,13 +180,9 @@ def _image(arguments: Sequence[str]) -> int:
 
 
 def _log(arguments: Sequence[str]) -> int:
-    import argparse
+    from timevm.log_command import log_parser, run
 
-    from timevm.log_command import add_log_parser, run
-
-    parser = argparse.ArgumentParser(prog="timevm")
-    add_log_parser(parser.add_subparsers())
-    return run(parser.parse_args(["log", *arguments]))
+    return run(log_parser().parse_args(arguments))
 
 
 def _demo(arguments: Sequence[str]) -> int:
@@ -188,6 +194,9 @@ def _demo(arguments: Sequence[str]) -> int:
 def _completion(arguments: Sequence[str]) -> int:
     from timevm.config.completion import completion
 
+    if list(arguments) in (["-h"], ["--help"]):
+        print(_COMPLETION_USAGE, end="")
+        return 0
     if len(arguments) != 1 or arguments[0] not in SHELLS:
         _complain("timevm", f"completion: name a shell: {', '.join(SHELLS)}")
         return 1

@@ -26,22 +26,31 @@ from timevm.errors import TimevmError
 INTERRUPTED, PIPE_BROKEN = 130, 141
 
 
-def add_log_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Adds ``log`` to ``timevm``'s subcommands; ``run`` carries it out."""
-    parser = subparsers.add_parser("log", help="look into a recording", description="Look into a recording.")
-    actions = parser.add_subparsers(dest="log_action", required=True, metavar="dump|verify|stat")
+def log_parser() -> argparse.ArgumentParser:
+    """Of what follows ``timevm log``; ``run`` carries it out."""
+    parser = argparse.ArgumentParser(
+        prog="timevm log", description="Look into a recording.", usage="timevm log dump|verify|stat [options] FILE"
+    )
+    # "usage: timevm log stat …" must not begin with the usage above
+    actions = parser.add_subparsers(dest="log_action", required=True, metavar="dump|verify|stat", prog="timevm log")
     dump = actions.add_parser("dump", help="every event with its icount")
     verify = actions.add_parser("verify", help="is it whole? exit status 0 if so, 1 with the reason if not")
     stat = actions.add_parser("stat", help="counts and bytes by kind of event, and of which machine it is")
     for action in (dump, verify, stat):
-        action.add_argument("file", metavar="FILE", type=Path)
+        action.add_argument("file", metavar="FILE", type=Path, help="the recording")
         action.add_argument("--json", action="store_true", help="for programs: JSON, one object a line")
     dump.add_argument(
         "--from", dest="first", metavar="ICOUNT", type=_icount, default=0, help="from this instruction on"
     )
     dump.add_argument("--to", dest="last", metavar="ICOUNT", type=_icount, help="up to this instruction, included")
     names = [_kind_name(kind) for kind in EventKind]
-    dump.add_argument("--kind", choices=names, action="append", help="this kind of event only; may be repeated")
+    dump.add_argument(
+        "--kind",
+        metavar="KIND",
+        choices=names,
+        action="append",
+        help=f"this kind of event only; may be repeated: {', '.join(names)}",
+    )
     return parser
 
 
@@ -70,9 +79,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _icount(text: str) -> int:
-    value = int(text, 0)
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
     if value < 0:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of instructions")
     return value
 
 
@@ -202,9 +214,9 @@ def _print_stat(reader: LogReader, kinds: dict[EventKind, dict[str, int]], total
         "icount shift": str(identity.shift),
         "recorded with": f"timevm {identity.timevm_version!a}",
         "file": f"{total['file_bytes']:,} bytes, header {total['header_bytes']:,}",
-        "frames": f"{total['frames']:,}, {total['frame_bytes']:,} bytes ({total['plain_bytes']:,} before compression)",
+        "frames": f"{total['frames']:,} of {total['frame_bytes']:,} bytes; their events uncompressed: {total['plain_bytes']:,}",
         "instructions": f"{total['instructions']:,}",
-        "bits per million": str(total["bits_per_million_instructions"] or "-"),
+        "size": f"{total['bits_per_million_instructions'] or '-'} bits for a million instructions",
         "ending": total["ending"],
     }
     facts = Table(show_header=False, box=None, pad_edge=False)

@@ -62,6 +62,14 @@ async def test_a_shell_completes(typist: Tmux) -> None:
     typist.type("C-u")
     typist.type("timevm completion fi", "Tab")
     await typist.shows(r"(?m)completion fish$")
+    typist.type("C-u")
+    typist.type("timevm img conv", "Tab")
+    await typist.shows(r"(?m)img convert$")
+    typist.type("Im", "Tab")
+    await typist.shows(r"(?m)img convert Image$")
+    typist.type("C-u")
+    typist.type("timevm log sta", "Tab")
+    await typist.shows(r"(?m)log stat$")
 
 
 @pytest.mark.parametrize("shell", SHELLS)

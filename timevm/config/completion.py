@@ -16,6 +16,12 @@ _COMMANDS = (
     ("demo", "a small guest with a bug"),
     ("completion", "this"),
 )
+#: command → the words that may follow it at once
+_ACTIONS = {
+    "img": "create info check snapshot map convert resize",
+    "log": "dump verify stat",
+    "completion": "bash zsh fish",
+}
 
 
 def values(vocabulary: Vocabulary) -> dict[str, tuple[str, ...]]:
@@ -34,12 +40,13 @@ def values(vocabulary: Vocabulary) -> dict[str, tuple[str, ...]]:
         "gdb": ("tcp::1234", "tcp:", "unix:", "chardev:"),
         "chardev": tuple(f"{name},id=" for name in BACKENDS),
         "mon": ("chardev=",),
-        "device": vocabulary.devices,
+        "device": (*vocabulary.devices, "help"),
         "drive": ("file=", "driver=blkreplay,if=none,image="),
         "blockdev": ("driver=",),
-        "object": ("rng-builtin,id=", "rng-random,id="),
-        "net": ("none",),
-        "nic": ("none",),
+        "object": ("rng-builtin,id=", "rng-random,id=", "filter-replay,id=", "help"),
+        "netdev": ("user,id=", "help"),
+        "net": ("user", "nic", "none"),
+        "nic": ("user", "none"),
         "display": ("none",),
         "vga": ("none",),
         "action": ("reboot=reset", "reboot=shutdown", "shutdown=poweroff", "shutdown=pause"),
@@ -101,8 +108,14 @@ def _bash() -> str:
         f"    COMPREPLY=($(compgen -W '{' '.join(_subcommands())}' -- \"$word\"))",
         "  elif [[ ${COMP_WORDS[1]} == system-* ]]; then",
         '    _timevm_system "$word" "$previous" "${COMP_WORDS[1]#system-}"',
-        "  elif [[ ${COMP_WORDS[1]} == completion ]]; then",
-        '    COMPREPLY=($(compgen -W "bash zsh fish" -- "$word"))',
+        *(
+            line
+            for name, words in _ACTIONS.items()
+            for line in (
+                f"  elif ((COMP_CWORD == 2)) && [[ ${{COMP_WORDS[1]}} == {name} ]]; then",
+                f"    COMPREPLY=($(compgen -W '{words}' -- \"$word\"))",
+            )
+        ),
         "  else",
         "    compopt -o default",
         "  fi",
@@ -160,8 +173,14 @@ def _zsh() -> str:
         "    local architecture=${words[2]#system-}",
         "    shift words; (( CURRENT-- ))",
         "    _timevm_system_$architecture",
-        "  elif [[ ${words[2]} == completion ]]; then",
-        "    _values shell bash zsh fish",
+        *(
+            line
+            for name, words in _ACTIONS.items()
+            for line in (
+                f"  elif (( CURRENT == 3 )) && [[ ${{words[2]}} == {name} ]]; then",
+                f"    _values word {words}",
+            )
+        ),
         "  else",
         "    _files",
         "  fi",
@@ -178,7 +197,9 @@ def _fish() -> str:
     none = "__fish_use_subcommand"
     for name, text in (*((f"system-{a}", "the machine") for a in VOCABULARIES), *_COMMANDS):
         lines.append(f"complete -c timevm -f -n {none} -a {name} -d '{_quoted(text)}'")
-    lines.append("complete -c timevm -f -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'")
+    for name, words in _ACTIONS.items():
+        seen = f"__fish_seen_subcommand_from {name}; and not __fish_seen_subcommand_from {words}"
+        lines.append(f"complete -c timevm -f -n '{seen}' -a '{words}'")
     for architecture, vocabulary in VOCABULARIES.items():
         known = values(vocabulary)
         places = (

@@ -19,9 +19,11 @@ from timevm.blkreplay.qcow2.create import create_image
 from timevm.blkreplay.qcow2.image import Qcow2Image
 from timevm.blkreplay.qcow2.resize import resize
 from timevm.blkreplay.raw import RawImage
+from timevm.config.keyvalue import hint
 from timevm.errors import HostError, TimevmError, UserError
 from timevm.img.arguments import HelpWanted, Options, UsageError, one_file, open_named, parse_options
 from timevm.img.convert import SPARSE_BYTES, copy, copy_compressed, progress_bar
+from timevm.img.help import ELSEWHERE, HELP
 from timevm.img.options import NewImage, check_late, formatting_line, option_lines, parse_new_image
 from timevm.img.text import (
     as_json,
@@ -37,20 +39,6 @@ from timevm.img.text import (
 )
 
 FAILED, CORRUPT, LEAKS, NO_CHECKS, INTERRUPTED, PIPE_BROKEN = 1, 2, 3, 63, 130, 141
-_HELP = """usage: timevm img COMMAND [options] FILE …
-
-  create    [-q] [-f FORMAT] [-b BACKING [-F FORMAT]] [-u] [-o OPTIONS] FILE [SIZE]
-  info      [-f FORMAT] [--output=human|json] [--backing-chain] [-U] FILE
-  check     [-q] [-f FORMAT] [--output=human|json] [-r leaks|all] [-U] FILE
-  snapshot  [-q] [-U] [-l | -c TAG | -a SNAPSHOT | -d SNAPSHOT] FILE
-  map       [-f FORMAT] [--start-offset=N] [--max-length=N] [--output=human|json] [-U] FILE
-  convert   [-c] [-p] [-q] [-U] [-n] [-f FORMAT] [-O FORMAT] [-o OPTIONS] [-l SNAPSHOT] [-S SIZE] FILE OUTPUT
-  resize    [-q] [-f FORMAT] [--shrink] FILE [+|-]SIZE
-
-FORMAT is raw or qcow2; without it FILE is looked at.  OPTIONS of qcow2, separated by commas: size=, compat=v2|v3,
-cluster_size=, lazy_refcounts=on|off, refcount_bits=, preallocation=off|metadata, backing_file=, backing_fmt=.
-A SNAPSHOT is named by its id or its tag.  Exit status of check: 0 sound, 1 failed, 2 damaged, 3 leaks, 63 raw.
-"""
 
 
 def run_img(argv: Sequence[str]) -> int:
@@ -59,22 +47,23 @@ def run_img(argv: Sequence[str]) -> int:
     shown, warnings.showwarning = warnings.showwarning, _show_warning
     try:
         if not argv or argv[0] in ("-h", "--help", "help"):
-            print(_HELP, end="")
+            print(HELP, end="")
             return 0 if argv else FAILED
         command = _COMMANDS.get(argv[0])
         if command is None:
-            raise UsageError(f"Command not found: {argv[0]}")
+            elsewhere = " (qemu-img has it)" if argv[0] in ELSEWHERE else hint(argv[0], _COMMANDS)
+            raise UsageError(f"Command not found: {argv[0]}{elsewhere}")
         status = command(list(argv[1:]))
         sys.stdout.flush()
         return status
     except HelpWanted:
-        print(_HELP, end="")
+        print(HELP, end="")
         return 0
     except TimevmError as error:
         sys.stdout.flush()
-        hint = "\nTry 'timevm img --help' for more information" if isinstance(error, UsageError) else ""
+        advice = "\nTry 'timevm img --help' for more information" if isinstance(error, UsageError) else ""
         text = "\n".join(map(printable, str(error).split("\n")))
-        print(f"timevm img: {text}{hint}", file=sys.stderr)
+        print(f"timevm img: {text}{advice}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
