@@ -18,7 +18,14 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 
 def number(text: str) -> int:
-    return int(text, 0)
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+
+
+def moment(text: str) -> int | str:
+    return text if text == "end" else number(text)
 
 
 def arguments() -> argparse.Namespace:
@@ -29,7 +36,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--times", type=number, default=1, help="so many writes, each before the one before (default: 1)"
     )
-    parser.add_argument("--at", metavar="ICOUNT", help="look back from there, or from the 'end' (default: from here)")
+    parser.add_argument(
+        "--at", type=moment, metavar="ICOUNT", help="look back from there, or from the 'end' (default: from here)"
+    )
     return parser.parse_args()
 
 
@@ -45,7 +54,7 @@ async def last_writes(qmp: QMPClient, options: argparse.Namespace) -> None:
     timeline: Any = await qmp.execute("x-timevm-timeline")
     moments = {mark["kind"]: mark["icount"] for mark in timeline["marks"]}
     if options.at is not None:
-        await seek(qmp, moments["end"] if options.at == "end" else number(options.at))
+        await seek(qmp, moments["end"] if options.at == "end" else options.at)
     for _ in range(options.times):
         write: Any = await qmp.execute("x-timevm-last-write", {"address": options.address, "length": options.length})
         if write["reason"] != "watchpoint":

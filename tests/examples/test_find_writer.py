@@ -84,20 +84,19 @@ async def test_nothing_before_the_start(socket: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            (
-                "--at",
-                "99999999999",
-            ),
-            "cannot seek to the specified instruction count",
-        ),
+        (("--at", "99999999999"), "cannot seek to the specified instruction count"),
         (("--length", "0"), "length must be at least 1"),
-        (("--at", "nowhere"), "nowhere"),
     ],
 )
 async def test_what_cannot_be(socket: Path, arguments: tuple[str, ...], message: str) -> None:
     code, output, errors = await ask(*arguments, socket, hex(CELL))
     assert code == 1 and output == "" and message in errors and len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [("--at", "nowhere"), ("--times", "nowhere"), ("--length", "nowhere")])
+async def test_what_is_no_number(socket: Path, arguments: tuple[str, ...]) -> None:
+    code, output, errors = await ask(*arguments, socket, hex(CELL))
+    assert code == 2 and output == "" and errors.endswith(f"argument {arguments[0]}: 'nowhere' is not a number\n")
 
 
 async def test_nobody_there(tmp_path: Path) -> None:

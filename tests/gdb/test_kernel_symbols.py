@@ -58,6 +58,23 @@ def test_a_text_without_symbols(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "no symbols" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("console", "target", "message"),
+    [
+        ("nothing", "kernel.elf", "nothing: No such file or directory"),
+        (".", "kernel.elf", "Is a directory"),
+        ("console.txt", "no/kernel.elf", "no/kernel.elf: No such file or directory"),
+    ],
+)
+def test_files_that_cannot_be(
+    tmp_path: Path, console: str, target: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "console.txt").write_text(CONSOLE)
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / console), str(tmp_path / target)])
+    assert message in capsys.readouterr().err
+
+
 @given(st.text(max_size=300))
 def test_any_text(text: str) -> None:
     for _, name, _ in read_kallsyms(text):

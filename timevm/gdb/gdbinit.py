@@ -56,19 +56,24 @@ def before_monitor() -> None:
 
 
 def _monitor(line: str) -> None:
-    gdb.execute(f"monitor {line}")
+    """Raises gdb.GdbError, which gdb prints as a sentence and not as a Python exception."""
+    try:
+        gdb.execute(f"monitor {line}")
+    except gdb.error as error:
+        raise gdb.GdbError(str(error)) from error
 
 
 class Tvm(gdb.Command):  # type: ignore[misc]
-    """Commands of timevm, the machine that can go back."""
+    """Commands of timevm, the machine that can go back"""
 
     def __init__(self) -> None:
         super().__init__("tvm", gdb.COMMAND_RUNNING, prefix=True)
 
 
 class TvmSeek(gdb.Command):  # type: ignore[misc]
-    """tvm seek N | +N | -N | end
-    Go to the moment before instruction N of the recording, relative to here with a sign."""
+    """Go to another moment of the recording
+    tvm seek N | +N | -N | end
+    N instructions are done then, counted from the reset; with a sign: from here."""
 
     def __init__(self) -> None:
         super().__init__("tvm seek", gdb.COMMAND_RUNNING)
@@ -81,8 +86,7 @@ class TvmSeek(gdb.Command):  # type: ignore[misc]
 
 
 class TvmIcount(gdb.Command):  # type: ignore[misc]
-    """tvm icount
-    How many instructions were executed since the machine's reset."""
+    """How many instructions were executed since the machine's reset"""
 
     def __init__(self) -> None:
         super().__init__("tvm icount", gdb.COMMAND_STATUS)
@@ -95,8 +99,9 @@ class TvmIcount(gdb.Command):  # type: ignore[misc]
 
 
 class TvmLastWrite(gdb.Command):  # type: ignore[misc]
-    """tvm last-write EXPRESSION
-    Who wrote this variable, or the eight bytes at this address, last?  The machine stays where it is."""
+    """Who wrote this variable last?
+    tvm last-write EXPRESSION
+    A variable, or an address: then the eight bytes there.  The machine stays where it is."""
 
     def __init__(self) -> None:
         super().__init__("tvm last-write", gdb.COMMAND_DATA, gdb.COMPLETE_EXPRESSION)
@@ -104,7 +109,10 @@ class TvmLastWrite(gdb.Command):  # type: ignore[misc]
     def invoke(self, argument: str, from_tty: bool) -> None:
         if not argument.strip():
             raise gdb.GdbError("tvm last-write EXPRESSION")
-        value = gdb.parse_and_eval(argument)
+        try:
+            value = gdb.parse_and_eval(argument)
+        except gdb.error as error:
+            raise gdb.GdbError(f"{error} (by physical address: monitor last_write -p ADDRESS [LENGTH])") from error
         place, size = (value, _POINTER_SIZE) if value.address is None else (value.address, value.type.sizeof)
         _monitor(f"last_write {int(place):#x} {size}")
 
@@ -112,8 +120,9 @@ class TvmLastWrite(gdb.Command):  # type: ignore[misc]
 class _Borrowed(gdb.Command):  # type: ignore[misc]
     """A command of the human monitor under the name of ours."""
 
-    def __init__(self, name: str, line: str) -> None:
+    def __init__(self, name: str, line: str, summary: str) -> None:
         self._line = line
+        self.__doc__ = summary  # what gdb's help says, which it asks for when the command is made
         super().__init__(name, gdb.COMMAND_STATUS)
 
     def invoke(self, argument: str, from_tty: bool) -> None:
@@ -121,8 +130,7 @@ class _Borrowed(gdb.Command):  # type: ignore[misc]
 
 
 class TvmRefresh(gdb.Command):  # type: ignore[misc]
-    """tvm refresh
-    Look at the machine again: somebody else has moved it."""
+    """Look at the machine again: somebody else has moved it"""
 
     def __init__(self) -> None:
         super().__init__("tvm refresh", gdb.COMMAND_STATUS)
@@ -151,8 +159,8 @@ def install() -> None:
     TvmIcount()
     TvmLastWrite()
     TvmRefresh()
-    _Borrowed("tvm timeline", "timeline")
-    _Borrowed("tvm checkpoints", "info checkpoints")
+    _Borrowed("tvm timeline", "timeline", "The recording drawn, and where the machine is in it")
+    _Borrowed("tvm checkpoints", "info checkpoints", "The checkpoints in memory, and what they cost")
     Icount()
     gdb.events.stop.connect(_note_icount)
     gdb.execute("define hook-monitor\npython before_monitor()\nend")

@@ -70,15 +70,22 @@ def symbol_file(symbols: Sequence[tuple[int, str, bool]], architecture: str = "a
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m timevm.gdb.kernel_symbols", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m timevm.gdb.kernel_symbols",
+        description="A symbol file for gdb, of the kernel's functions, out of what a Linux guest prints of /proc/kallsyms.",
+        epilog="In the guest, as root: echo 0 > /proc/sys/kernel/kptr_restrict; cat /proc/kallsyms",
+    )
     parser.add_argument("console", type=Path, metavar="CONSOLE", help="text with lines of /proc/kallsyms in it")
-    parser.add_argument("output", type=Path, metavar="OUTPUT.elf")
+    parser.add_argument("output", type=Path, metavar="OUTPUT.elf", help="the symbol file")
     parser.add_argument("--architecture", choices=sorted(MACHINES), default="aarch64", help="the guest's (aarch64)")
     options = parser.parse_args(argv)
-    symbols = read_kallsyms(options.console.read_text(errors="replace"))
-    if not symbols:
-        parser.error(f"{options.console}: no symbols (is /proc/sys/kernel/kptr_restrict 0, and were you root?)")
-    options.output.write_bytes(symbol_file(symbols, options.architecture))
+    try:
+        symbols = read_kallsyms(options.console.read_text(errors="replace"))
+        if not symbols:
+            parser.error(f"{options.console}: no symbols (is /proc/sys/kernel/kptr_restrict 0, and were you root?)")
+        options.output.write_bytes(symbol_file(symbols, options.architecture))
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
     print(f"{options.output}: {len(symbols)} functions")
     return 0
 
