@@ -214,7 +214,7 @@ def _print_stat(reader: LogReader, kinds: dict[EventKind, dict[str, int]], total
         "icount shift": str(identity.shift),
         "recorded with": f"timevm {identity.timevm_version!a}",
         "file": f"{total['file_bytes']:,} bytes, header {total['header_bytes']:,}",
-        "frames": f"{total['frames']:,} of {total['frame_bytes']:,} bytes; uncompressed events: {total['plain_bytes']:,}",
+        "frames": f"{total['frames']:,} of {total['frame_bytes']:,} bytes, unpacked events {total['plain_bytes']:,}",
         "instructions": f"{total['instructions']:,}",
         "size": f"{total['bits_per_million_instructions'] or '-'} bits for a million instructions",
         "ending": total["ending"],

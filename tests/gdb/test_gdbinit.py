@@ -61,19 +61,8 @@ async def test_watchpoints_know_the_values_of_the_new_moment(spec: MachineSpec) 
 
 async def test_the_helper_elsewhere(spec: MachineSpec) -> None:
     async with replaying(spec) as session:
-        output = await gdb(
-            session,
-            [
-                HELPER,
-                "disconnect",
-                "tvm icount",
-                "p $icount()",
-                "p $_icount",
-                "help tvm",
-                "tvm seek 4",
-                "tvm last-write no",
-            ],
-        )
+        commands = ["tvm icount", "p $icount()", "p $_icount", "help tvm", "tvm seek 4", "tvm last-write no"]
+        output = await gdb(session, [HELPER, "disconnect", *commands])
     in_order(output, "not connected to timevm", "not connected to timevm", "List of tvm subcommands")
     in_order(output, "tvm seek -- Go to another moment", '"monitor" command not supported', 'No symbol "no" in current')
     assert "Python Exception" not in output

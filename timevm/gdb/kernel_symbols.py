@@ -72,7 +72,7 @@ def symbol_file(symbols: Sequence[tuple[int, str, bool]], architecture: str = "a
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m timevm.gdb.kernel_symbols",
-        description="A symbol file for gdb, of the kernel's functions, out of what a Linux guest prints of /proc/kallsyms.",
+        description="A symbol file for gdb, of a kernel's functions, out of what its guest prints of /proc/kallsyms.",
         epilog="In the guest, as root: echo 0 > /proc/sys/kernel/kptr_restrict; cat /proc/kallsyms",
     )
     parser.add_argument("console", type=Path, metavar="CONSOLE", help="text with lines of /proc/kallsyms in it")
