@@ -1,4 +1,4 @@
-"""The pictures of ``docs/console.md``: ``python -m tests.monitor.screens`` takes them anew from the real program.
+"""The pictures of ``docs/console.md`` and ``README.md``: ``python -m tests.monitor.screens`` takes them anew.
 
 They stand between ``<!-- screen NAME -->`` and the end of the block of code behind it; the words around stay.
 """
@@ -11,15 +11,15 @@ import tempfile
 from pathlib import Path
 
 from tests.daemon import command, run
-from tests.guests import bare
+from tests.guests import ROOT
 from tests.tmux import Tmux
 from timevm.guests import DEMO_AARCH64
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "console.md"
+DOCUMENTS = (ROOT / "docs" / "console.md", ROOT / "README.md")
 _DEMO = ["-M", "virt", "-m", "16", "-kernel", str(DEMO_AARCH64), "-display", "none", "-serial", "null"]
-_LONG = ["-M", "virt", "-m", "16", "-kernel", str(bare("arm64")), "-display", "none", "-serial", "null"]
-
-
+#: some seconds of work; the guest drops what was typed before it is ready
+_LONG = b"\rprimes 5000000\rbye\r"
+_PLACE = re.compile(r"(<!-- screen (\w+) -->\n```text\n).*?(\n```)", re.DOTALL)
 _RR = "shift=3,rr={},rrfile={}"
 
 
@@ -50,7 +50,7 @@ async def take(folder: Path) -> dict[str, str]:
     await terminal.shows("replay_delete_break  ")
     pictures["completion"] = _picture(terminal.screen())
     terminal.close()
-    terminal = _console(folder, _DEMO, "demo.rr", rows=31)
+    terminal = _console(folder, _DEMO, "demo.rr", rows=30)
     await terminal.shows("100 %")
     await _typed(terminal, "reverse_stepi 3", "arrived")
     await _typed(terminal, "x/3i $pc", "hvc")
@@ -59,8 +59,9 @@ async def take(folder: Path) -> dict[str, str]:
     await _typed(terminal, "replay_seek nowhere", "Try ")
     pictures["back"] = _picture(terminal.screen())
     terminal.close()
-    assert run([*_LONG, "-icount", _RR.format("record", "long.rr")], cwd=folder).returncode == 0
-    terminal = _console(folder, [*_LONG, "-S"], "long.rr", rows=6)
+    typing = [*_DEMO[:-1], "stdio", "-monitor", "none", "-icount", _RR.format("record", "long.rr")]
+    assert run(typing, typed=_LONG, cwd=folder).returncode == 0
+    terminal = _console(folder, [*_DEMO, "-S"], "long.rr", rows=6)
     await terminal.shows("prelaunch")
     terminal.type("replay_seek end", "Enter")
     pictures["progress"] = _picture(await terminal.shows(r"seek \[█{8,}"))
@@ -71,13 +72,8 @@ async def take(folder: Path) -> dict[str, str]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pictures = asyncio.run(take(Path(folder)))
-    text = DOCUMENT.read_text()
-    for name, picture in pictures.items():
-        pattern = rf"(<!-- screen {name} -->\n```text\n).*?(\n```)"
-        place = re.search(pattern, text, re.DOTALL)
-        assert place is not None, f"{DOCUMENT.name} has no place for {name}"
-        text = f"{text[: place.end(1)]}{picture}{text[place.start(2) :]}"
-    DOCUMENT.write_text(text)
+    for document in DOCUMENTS:
+        document.write_text(_PLACE.sub(lambda place: place[1] + pictures[place[2]] + place[3], document.read_text()))
 
 
 if __name__ == "__main__":
