@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -164,6 +164,16 @@ class ToyTimeline:
         found = self.reverse_continue(stops, journey)
         self.machine.count = here
         return found
+
+    def review(self, count: int, look: Callable[[], None], journey: Journey) -> RunResult:
+        here = self.machine.count
+        for self.machine.count in range(max(0, here - count), here):
+            if journey.cancelled():
+                self.machine.count = here
+                return RunResult(RunEnd.KICKED, here)
+            look()
+        self.machine.count = here
+        return RunResult(RunEnd.LIMIT, here)
 
 
 class ToySnapshots:

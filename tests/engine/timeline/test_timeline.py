@@ -158,6 +158,18 @@ class Travels(RuleBasedStateMachine):
         )
         assert self.track.state == here
 
+    @rule(count=st.integers(1, 40))
+    def review(self, count: int) -> None:
+        """Each instruction is looked at where it is about to be executed, interrupts taken."""
+        here = self.track.state
+        seen: list[tuple[int, int]] = []
+        result = self.timeline.review(
+            count, lambda: seen.append((self.track.state.icount, self.track.state.pc)), Waiter()
+        )
+        first = max(0, here.icount - count)
+        assert seen == [(icount, self.model.after[icount].pc) for icount in range(first, here.icount)]
+        assert result == RunResult(RunEnd.LIMIT, here.icount) and self.track.state == here
+
     @rule(count=st.integers(1, 100))
     def run(self, count: int) -> None:
         """Forward: to the next stop, the limit, or the end; the stop where it stands is passed by."""
@@ -190,6 +202,12 @@ class Travels(RuleBasedStateMachine):
     @rule(modulus=st.integers(1, 7))
     def thinning(self, modulus: int) -> None:
         self.track.forget(lambda position: position.icount % modulus == 0)
+
+    @rule(patience=st.integers(0, 2))
+    def review_cancelled(self, patience: int) -> None:
+        here = self.track.state
+        result = self.timeline.review(200, lambda: None, Waiter(patience))
+        assert result.icount == here.icount and self.track.state == here
 
     @rule(icount=st.integers(0, LENGTH), patience=st.integers(0, 3), back=st.booleans())
     def cancelled(self, icount: int, patience: int, back: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from timevm.engine.control.port import RunResult, SnapshotInfo, Stops
@@ -35,6 +36,9 @@ class TimeTravel(Protocol):
 
     def find_last(self, stops: Stops, journey: Journey) -> RunResult:
         """What ``reverse_continue`` would answer; the machine stays where it is."""
+
+    def review(self, count: int, look: Callable[[], None], journey: Journey) -> RunResult:
+        """``look`` before each of the last ``count`` instructions, or of all; the machine stays where it is (LIMIT)."""
 
 
 class LookBack(Protocol):

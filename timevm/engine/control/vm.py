@@ -223,6 +223,19 @@ class Vm:
         stands = await self._travel(Motion.SEEK, look)
         return found[0] if found else stands
 
+    async def review(self, count: int, look: Callable[[MachinePort], Answer]) -> list[Answer]:
+        timeline = self._timeline("replay must be enabled to look at what was executed")
+        if count < 1:
+            raise UserError("count must be at least 1")
+        seen: list[Answer] = []
+
+        def travel(journey: Journey) -> RunResult:
+            return timeline.review(count, lambda: seen.append(look(self._machine)), journey)
+
+        if (await self._travel(Motion.SEEK, travel)).end is RunEnd.KICKED:
+            raise UserError("interrupted: the machine is where it was")
+        return seen
+
     async def look_back(self) -> RunResult:
         if self.mode is ReplayMode.PLAY:
             raise UserError("the machine is replaying already: it can go back as it is")

@@ -25,6 +25,8 @@ BRIEF = 20_000_000
 NEAR = 100_000_000
 #: and one behind which a ladder costs nothing that could be felt
 FAR = 50_000_000
+#: instructions that are looked at between two questions whether somebody has lost patience
+REVIEWED = 64
 #: nobody has said where a way ends
 UNKNOWN = 1 << 60
 
@@ -167,6 +169,30 @@ class Timeline:
             return RunResult(RunEnd.DEBUG, found.icount, stop=found.stop)
 
         return self._travel(look, home)
+
+    def review(self, count: int, look: Callable[[], None], journey: Journey) -> RunResult:
+        """``look`` before each of the last ``count`` instructions; the machine stays where it is.
+
+        30 us for an instruction besides what ``look`` takes.
+        """
+        home = self._home()
+        first = max(self._track.start.icount, home.icount - count)
+
+        def work() -> RunResult:
+            self._go(first, journey)
+            with self._stops_in_force(Stops()):
+                for icount in range(first, home.icount):
+                    self._track.settle()
+                    look()
+                    self._track.pass_by(icount + 1)
+                    if not icount % REVIEWED:
+                        if journey.cancelled():
+                            raise _Cancelled
+                        journey.progress(icount - first, home.icount - first)
+            self._track.go_back(home)
+            return RunResult(RunEnd.LIMIT, home.icount)
+
+        return self._travel(work, home)
 
     def _travel(self, work: Callable[[], RunResult], home: Position | None) -> RunResult:
         """Do ``work``; if it is cancelled, or cannot be done, everything is as it was at ``home``."""
