@@ -33,8 +33,8 @@ class History:
 def history_of(machine: Machine, spec: MachineSpec, mode: ReplayMode, *, looks_back: bool | None = None) -> History:
     """Where the machine stands is the start of its history; ``rrsnapshot`` is made or gone to.
 
-    ``looks_back``: somebody may want to (None: when it replays), which costs a recording 3 to 5 % of its speed and a
-    replay 5 to 10.  Raises UserError, HostError, RecordingError.
+    ``looks_back``: somebody may want to (None: when it replays), which costs a recording or a
+    replay up to a tenth of its speed.  Raises UserError, HostError, RecordingError.
     """
     if mode is ReplayMode.NONE:
         return History(machine.run, snapshots=NamedSnapshots(machine))
