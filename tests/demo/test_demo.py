@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo_document import comparable, demonstrate, documented
+from tests.demo.document import comparable, demonstrate, documented
 from tests.peers import need
 from timevm import cli
 from timevm.demo import SESSION, run_demo
@@ -249,7 +249,7 @@ def test_plain_where_it_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_manual_shows_it() -> None:
     need("gdb-multiarch")
-    assert comparable(documented()) == comparable(demonstrate()), "python -m tests.demo_document takes it anew"
+    assert comparable(documented()) == comparable(demonstrate()), "python -m tests.demo.document takes it anew"
 
 
 def test_it_is_quick(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What ``docs/demo.md`` shows of the demo: ``python -m tests.demo_document`` takes it anew from the real program.
+"""What ``docs/demo.md`` shows of the demo: ``python -m tests.demo.document`` takes it anew from the real program.
 
 It stands between ``<!-- demo -->`` and the end of the block of code behind it.  What differs from host to host and from
 run to run is left out of comparisons: times, digests (of a machine with another seed and date), and where the host's
