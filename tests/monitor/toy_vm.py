@@ -189,6 +189,15 @@ class ToyVm:
         self.machine.go_to(here)
         return found
 
+    async def review(self, count: int, look: Callable[[MachinePort, int], Answer]) -> list[Answer]:
+        here = self.machine.icount
+        seen = []
+        for icount in range(max(0, here - count), here):
+            self.machine.go_to(icount)
+            seen.append(look(self.machine, RAM + 4 * icount))
+        self.machine.go_to(here)
+        return seen
+
     async def look_back(self) -> RunResult:
         self.machine.info = replace(self.machine.info, mode=ReplayMode.PLAY, end=self.machine.icount)
         return RunResult(RunEnd.LIMIT, self.machine.icount)

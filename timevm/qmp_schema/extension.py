@@ -10,6 +10,8 @@ from timevm.qmp_schema.run_state import RunState
 REPLAY_ONLY = "going back is allowed only in play mode"
 #: what else there is while recording
 LOOK_BACK = "look_back (QMP: x-timevm-look-back) ends the recording here, and then one can"
+#: instructions that one command shows
+MOST_REVIEWED = 100_000
 
 
 class TimevmStopReason(QapiEnum):
@@ -58,6 +60,21 @@ class TimevmRange(QapiModel):
     address: Address
     length: Int = 8
     physical: Bool = False
+
+
+class TimevmReview(QapiModel):
+    """``count``: instructions, 20 if absent."""
+
+    count: Int = 20
+
+
+class TimevmInstruction(QapiModel):
+    """``icount``: of the moment before it.  ``code``: its bytes in hexadecimal; ``text``: in assembly language."""
+
+    icount: Int
+    pc: Address
+    code: Str
+    text: Str | None = None
 
 
 class TimevmMark(QapiModel):
@@ -159,6 +176,25 @@ COMMANDS = (
         example=Example({"breakpoints": [0x40000120]}, {"icount": 51200, "reason": "breakpoint", "pc": 0x40000120}),
         errors=(REPLAY_ONLY, "name a breakpoint or a write to look for"),
         hmp="find",
+    ),
+    Command(
+        name="x-timevm-instructions",
+        documentation=(
+            "The last `count` instructions that were executed before now, in their order.  An exception or interrupt "
+            "shows as the handler's first instruction.  The machine comes back to where it was.  Takes about a second "
+            f"for 20,000; at most {MOST_REVIEWED:,} at once."
+        ),
+        arguments=TimevmReview,
+        result=list[TimevmInstruction],
+        example=Example(
+            {"count": 2},
+            [
+                {"icount": 51198, "pc": 0x40000120, "code": "410400b9", "text": "str w1, [x2, #4]"},
+                {"icount": 51199, "pc": 0x40000124, "code": "42040091", "text": "add x2, x2, #1"},
+            ],
+        ),
+        errors=(REPLAY_ONLY, "count must be at least 1", f"at most {MOST_REVIEWED} instructions at once"),
+        hmp="instructions",
     ),
     Command(
         name="x-timevm-timeline",

@@ -165,13 +165,13 @@ class ToyTimeline:
         self.machine.count = here
         return found
 
-    def review(self, count: int, look: Callable[[], None], journey: Journey) -> RunResult:
+    def review(self, count: int, look: Callable[[int], None], journey: Journey) -> RunResult:
         here = self.machine.count
         for self.machine.count in range(max(0, here - count), here):
             if journey.cancelled():
                 self.machine.count = here
                 return RunResult(RunEnd.KICKED, here)
-            look()
+            look(self.machine.count)
         self.machine.count = here
         return RunResult(RunEnd.LIMIT, here)
 

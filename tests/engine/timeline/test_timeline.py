@@ -164,7 +164,7 @@ class Travels(RuleBasedStateMachine):
         here = self.track.state
         seen: list[tuple[int, int]] = []
         result = self.timeline.review(
-            count, lambda: seen.append((self.track.state.icount, self.track.state.pc)), Waiter()
+            count, lambda pc: seen.append((self.track.state.icount, pc)), Waiter()
         )
         first = max(0, here.icount - count)
         assert seen == [(icount, self.model.after[icount].pc) for icount in range(first, here.icount)]
@@ -206,7 +206,7 @@ class Travels(RuleBasedStateMachine):
     @rule(patience=st.integers(0, 2))
     def review_cancelled(self, patience: int) -> None:
         here = self.track.state
-        result = self.timeline.review(200, lambda: None, Waiter(patience))
+        result = self.timeline.review(200, lambda pc: None, Waiter(patience))
         assert result.icount == here.icount and self.track.state == here
 
     @rule(icount=st.integers(0, LENGTH), patience=st.integers(0, 3), back=st.booleans())

@@ -167,6 +167,13 @@ class VmPort(Protocol):
     async def find_last(self, stops: Stops) -> RunResult:
         """What a reverse run with these stops would answer; the machine is afterwards exactly where it was."""
 
+    async def review(self, count: int, look: Callable[[MachinePort, int], Answer]) -> list[Answer]:
+        """What ``look`` says of each of the last ``count`` instructions (or of all) just before it is executed.
+
+        It gets the instruction's address, on the CPU thread; the machine stays where it is.  30 us an instruction.
+        Raises UserError if it does not replay, or is interrupted.
+        """
+
     async def look_back(self) -> RunResult:
         """Recording only: end it here; the machine stands where it stood, and replays from now on.
 

@@ -37,8 +37,11 @@ class TimeTravel(Protocol):
     def find_last(self, stops: Stops, journey: Journey) -> RunResult:
         """What ``reverse_continue`` would answer; the machine stays where it is."""
 
-    def review(self, count: int, look: Callable[[], None], journey: Journey) -> RunResult:
-        """``look`` before each of the last ``count`` instructions, or of all; the machine stays where it is (LIMIT)."""
+    def review(self, count: int, look: Callable[[int], None], journey: Journey) -> RunResult:
+        """``look`` at each of the last ``count`` instructions, or of all, just before it is executed.
+
+        ``look`` gets its address.  The machine stays where it is (LIMIT).
+        """
 
 
 class LookBack(Protocol):

@@ -223,14 +223,14 @@ class Vm:
         stands = await self._travel(Motion.SEEK, look)
         return found[0] if found else stands
 
-    async def review(self, count: int, look: Callable[[MachinePort], Answer]) -> list[Answer]:
+    async def review(self, count: int, look: Callable[[MachinePort, int], Answer]) -> list[Answer]:
         timeline = self._timeline("replay must be enabled to look at what was executed")
         if count < 1:
             raise UserError("count must be at least 1")
         seen: list[Answer] = []
 
         def travel(journey: Journey) -> RunResult:
-            return timeline.review(count, lambda: seen.append(look(self._machine)), journey)
+            return timeline.review(count, lambda pc: seen.append(look(self._machine, pc)), journey)
 
         if (await self._travel(Motion.SEEK, travel)).end is RunEnd.KICKED:
             raise UserError("interrupted: the machine is where it was")

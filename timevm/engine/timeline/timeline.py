@@ -170,10 +170,10 @@ class Timeline:
 
         return self._travel(look, home)
 
-    def review(self, count: int, look: Callable[[], None], journey: Journey) -> RunResult:
-        """``look`` before each of the last ``count`` instructions; the machine stays where it is.
+    def review(self, count: int, look: Callable[[int], None], journey: Journey) -> RunResult:
+        """``look`` at each of the last ``count`` instructions before it is executed; the machine stays where it is.
 
-        30 us for an instruction besides what ``look`` takes.
+        ``look`` gets its address.  30 us for an instruction besides what ``look`` takes.
         """
         home = self._home()
         first = max(self._track.start.icount, home.icount - count)
@@ -182,8 +182,7 @@ class Timeline:
             self._go(first, journey)
             with self._stops_in_force(Stops()):
                 for icount in range(first, home.icount):
-                    self._track.settle()
-                    look()
+                    look(self._track.settle())
                     self._track.pass_by(icount + 1)
                     if not icount % REVIEWED:
                         if journey.cancelled():

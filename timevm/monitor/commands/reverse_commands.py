@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
+
 from timevm.engine.control.port import MachinePort, ReplayMode, RunEnd, RunResult, Stops, WatchKind, Watchpoint
 from timevm.monitor.commands.context import Handler, MonitorContext
+from timevm.monitor.commands.disassembly import Disassembly, disassembly
 from timevm.monitor.commands.errors import CommandError
 from timevm.qmp_schema.base import Empty
 from timevm.qmp_schema.extension import (
     LOOK_BACK,
+    MOST_REVIEWED,
     REPLAY_ONLY,
     TimevmCheckpoints,
     TimevmCount,
+    TimevmInstruction,
     TimevmMark,
     TimevmRange,
+    TimevmReview,
     TimevmStopped,
     TimevmStopReason,
     TimevmStops,
@@ -23,6 +30,8 @@ from timevm.qmp_schema.run_state import RunState
 PAGE = 4096
 #: bytes of memory that is looked for by the pages that it is mapped to now
 LONGEST = 32 * PAGE
+#: instructions that are disassembled in one turn of the event loop: 5 ms
+ROUND = 256
 
 _REASONS = {
     RunEnd.LIMIT: TimevmStopReason.ARRIVED,
@@ -166,6 +175,45 @@ async def find(context: MonitorContext, arguments: TimevmStops) -> TimevmStopped
     return await _find(context, _stops(arguments))
 
 
+@dataclass(frozen=True, slots=True)
+class _Executed:
+    """``window``: bytes from ``pc`` on, of which the first are the instruction."""
+
+    icount: int
+    pc: int
+    window: bytes
+    disassembly: Disassembly | None
+
+
+async def instructions(context: MonitorContext, arguments: TimevmReview) -> list[TimevmInstruction]:
+    await _must_replay(context)
+    if arguments.count < 1:
+        raise CommandError("count must be at least 1")
+    if arguments.count > MOST_REVIEWED:
+        raise CommandError(f"at most {MOST_REVIEWED} instructions at once")
+    architecture = context.vm.architecture
+
+    def look(machine: MachinePort, pc: int) -> _Executed:
+        found = disassembly(architecture, machine)
+        return _Executed(machine.icount, pc, machine.read_memory(pc, found.longest if found else 16), found)
+
+    answer = []
+    for number, executed in enumerate(await context.vm.review(arguments.count, look)):
+        if number % ROUND == ROUND - 1:
+            await asyncio.sleep(0)  # others have their turn
+        answer.append(_instruction(executed))
+    return answer
+
+
+def _instruction(executed: _Executed) -> TimevmInstruction:
+    code, text = executed.window, None
+    if executed.disassembly is not None and len(code) >= executed.disassembly.shortest:
+        code, text = executed.disassembly.first(code, executed.pc)
+    return TimevmInstruction(
+        icount=executed.icount, pc=executed.pc, code=code.hex(), text=text and " ".join(text.split())
+    )
+
+
 async def timeline(context: MonitorContext, arguments: Empty) -> TimevmTimeline:
     info = await context.vm.replay_info()
     marks = [TimevmMark(kind="now", icount=info.icount)]
@@ -204,6 +252,7 @@ HANDLERS: dict[str, Handler] = {
     "x-timevm-reverse-continue": reverse_continue,
     "x-timevm-last-write": last_write,
     "x-timevm-find": find,
+    "x-timevm-instructions": instructions,
     "x-timevm-timeline": timeline,
     "x-timevm-query-checkpoints": query_checkpoints,
     "x-timevm-cancel": cancel,

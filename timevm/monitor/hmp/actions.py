@@ -11,7 +11,7 @@ from timevm.monitor.hmp.memory_dump import disassemble, dump_memory, print_value
 from timevm.monitor.hmp.parameters import Kind, Parameter
 from timevm.monitor.hmp.table import Call, HmpCommand
 from timevm.monitor.hmp.timeline_picture import ASCII, UNICODE, WIDTH, Moment, draw
-from timevm.qmp_schema.extension import TimevmStopped, TimevmStopReason, TimevmTimeline
+from timevm.qmp_schema.extension import TimevmInstruction, TimevmStopped, TimevmStopReason, TimevmTimeline
 
 _ADDRESS = Parameter("address", Kind.EXPRESSION)
 _MEMORY_FORMAT = Parameter("format", Kind.FORMAT)
@@ -188,6 +188,19 @@ async def find(call: Call) -> str:
     return f"{await _where(call, stopped)}replay_seek {stopped.icount} goes there\n"
 
 
+async def instructions(call: Call) -> str:
+    found: list[TimevmInstruction] = await _execute(call, "x-timevm-instructions", count=call.values.get("count", 20))
+    lines = []
+    following = None
+    for each in found:
+        if following not in (None, each.pc):
+            lines.append("")  # not the one behind it in memory: a branch was taken, an exception or an interrupt
+        following = each.pc + len(each.code) // 2
+        mnemonic, _, operands = (each.text or f"bytes {each.code}").partition(" ")
+        lines.append(f"{each.icount:>14}  {each.pc:#018x}  {mnemonic:<8} {operands}".rstrip())
+    return "".join(f"{line}\n" for line in lines) or "nothing was executed before this\n"
+
+
 async def _picture(call: Call, line: TimevmTimeline) -> str:
     """Nothing where there is no recording.  A client of plain lines gets plain characters."""
     known = {mark.kind: mark.icount for mark in line.marks}
@@ -249,6 +262,14 @@ ACTIONS: tuple[HmpCommand, ...] = (
         (_ADDRESS,),
         "addr",
         ("gva2gpa $sp",),
+    ),
+    HmpCommand(
+        ("instructions",),
+        "the last instructions that were executed before this (the machine stays where it is)",
+        instructions,
+        (_COUNT,),
+        "[count]",
+        ("instructions", "instructions 1000"),
     ),
     HmpCommand(
         ("last_write",),

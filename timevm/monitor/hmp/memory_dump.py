@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from timevm.engine.control.port import MachinePort, VmPort
+from timevm.engine.control.port import VmPort
+from timevm.monitor.commands.disassembly import disassembly
 from timevm.monitor.hmp.errors import HmpError
 from timevm.monitor.hmp.expression import signed
 from timevm.monitor.hmp.parameters import Format
-
-if TYPE_CHECKING:
-    import capstone
 
 #: bytes that one command may look at
 MAX_DUMP = 1 << 20
@@ -27,34 +22,6 @@ def character(value: int) -> str:
     if value in _CHARACTERS:
         return f"'{_CHARACTERS[value]}'"
     return f"'{chr(value)}'" if 32 <= value <= 126 else f"'\\x{value:02x}'"
-
-
-#: EFER.LMA; of the code segment: 64 bits, 32 bits
-_LONG_ACTIVE, _LONG, _BIG = 1 << 10, 1 << 21, 1 << 22
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoding:
-    """Instructions have ``shortest`` to ``longest`` bytes; shown as one number or byte by byte, in ``columns``.
-
-    ``address_digits``: at least so many; QEMU writes addresses in full where it does not use capstone.
-    """
-
-    shortest: int
-    longest: int
-    columns: int
-    is_number: bool = True
-    address_digits: int = 8
-
-    def length_of_none(self, code: bytes) -> int:
-        """Of what is no instruction: where the next one may begin."""
-        if self.longest == 2 * self.shortest and code[0] & 3 == 3:  # RISC-V: the length is in the first bits
-            return min(self.longest, len(code))
-        return self.shortest
-
-
-_ENCODINGS = {"aarch64": _Encoding(4, 4, 8), "riscv64": _Encoding(2, 4, 16, address_digits=16)}
-_BYTES = _Encoding(1, 16, 23, is_number=False)
 
 
 async def _read(vm: VmPort, address: int, size: int, *, physical: bool) -> bytes:
@@ -114,51 +81,22 @@ def print_value(value: int, form: str) -> str:
             return str(signed(value))
 
 
-def disassembler(architecture: str, machine: MachinePort) -> capstone.Cs | None:
-    """Capstone for what the CPU executes now, None if it does not know it.  Runs on the CPU thread."""
-    import capstone  # 15 ms that a monitor need not wait for
-
-    if architecture == "aarch64":
-        return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
-    if architecture == "riscv64":
-        return capstone.Cs(capstone.CS_ARCH_RISCV, capstone.CS_MODE_RISCV64 | capstone.CS_MODE_RISCVC)
-    if architecture not in ("x86_64", "i386"):
-        return None
-    flags = machine.read_register("cs_flags")
-    if machine.read_register("efer") & _LONG_ACTIVE and flags & _LONG:
-        mode = capstone.CS_MODE_64
-    else:
-        mode = capstone.CS_MODE_32 if flags & _BIG else capstone.CS_MODE_16
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, mode)
-    decoder.syntax = capstone.CS_OPT_SYNTAX_ATT  # as QEMU's
-    return decoder
-
-
 async def disassemble(vm: VmPort, address: int, count: int, *, physical: bool) -> str:
     """``count`` instructions, each as long as the architecture makes it."""
     architecture = vm.architecture
-    decoder = await vm.inspect(lambda machine: disassembler(architecture, machine))
-    if decoder is None:
+    found = await vm.inspect(lambda machine: disassembly(architecture, machine))
+    if found is None:
         raise HmpError(f"no disassembler for {vm.architecture}")
-    encoding = _ENCODINGS.get(architecture, _BYTES)
-    data = await _read(vm, address, count * encoding.longest, physical=physical)
+    data = await _read(vm, address, count * found.longest, physical=physical)
     lines = []
     offset = 0
     for _ in range(count):
-        window = data[offset : offset + encoding.longest]
+        window = data[offset : offset + found.longest]
         here = (address + offset) & _MASK
-        place = f"0x{here:0{encoding.address_digits}x}"
-        if len(window) < encoding.shortest:
-            lines.append(f"{place}: unable to read memory")
+        if len(window) < found.shortest:
+            lines.append(f"{found.place(here)}: unable to read memory")
             break
-        found = next(decoder.disasm(window, here, 1), None)
-        length = found.size if found is not None else encoding.length_of_none(window)
-        code = window[:length]
-        shown = f"{int.from_bytes(code, 'little'):0{2 * len(code)}x}" if encoding.is_number else code.hex(" ")
-        if found is None:
-            text = f"{'.byte':<8} " + ", ".join(f"0x{byte:02x}" for byte in code)
-        else:
-            text = f"{found.mnemonic:<8} {found.op_str}"
-        lines.append(f"{place}:  {shown.ljust(encoding.columns)}  {text}")
-        offset += length
+        code, text = found.first(window, here)
+        lines.append(found.line(here, code, text))
+        offset += len(code)
     return "".join(f"{line}\n" for line in lines)
