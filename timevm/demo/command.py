@@ -74,11 +74,12 @@ def make_screen() -> Console:
 def run_demo(argv: Sequence[str]) -> int:
     """The demo with ``argv`` behind ``timevm demo``.  0 if both replays were the same as the recording."""
     parser = argparse.ArgumentParser(
-        prog="timevm demo", description="record the shipped guest, replay it, and go back to the write that damaged it"
+        prog="timevm demo",
+        description="Record the shipped guest, replay it, and go back to the write that damaged its memory.",
     )
-    parser.add_argument("--input", type=Path, metavar="FILE", help="lines to type instead of the built-in session")
-    parser.add_argument("--keep", type=Path, metavar="FILE", help="where the recording goes (default: removed)")
-    parser.add_argument("--show-console", action="store_true", help="print what the guest printed")
+    parser.add_argument("--input", type=Path, metavar="FILE", help="type its lines instead of the built-in session")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="keep the recording there (default: it is removed)")
+    parser.add_argument("--show-console", action="store_true", help="also print what the guest printed")
     options = parser.parse_args(argv)
     lines = read_lines(options.input) if options.input else SESSION
     try:

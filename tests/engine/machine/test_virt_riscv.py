@@ -198,3 +198,11 @@ def test_a_guest_that_asks_its_firmware_anything(tmp_path: Path) -> None:
     recorded = record(spec)
     assert_same(recorded, replay(spec))
     assert_same(recorded, replay(spec, range(0, recorded.icount, 3)))
+
+
+def test_nothing_to_execute_is_told(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    spec = guest(tmp_path, b"\0\0\0\0")
+    build(spec, Terminal()).close()
+    assert not caplog.records
+    build(replace(spec, kernel=None), Terminal()).close()
+    assert "nothing to execute: give it -kernel" in caplog.text

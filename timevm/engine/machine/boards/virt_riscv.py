@@ -6,6 +6,7 @@ starts in M-mode.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from timevm.engine.clock.virtual_clock import VirtualClock
@@ -63,11 +64,16 @@ class _CpuLine:
         self._cpu.set_interrupt(self._name, level)
 
 
+_log = logging.getLogger(__name__)
+
+
 def assemble(order: Order) -> Assembly:
     """Raises UserError, HostError."""
     spec = order.spec
     is_bare = NO_FIRMWARE in spec.machine_properties
     is_own_firmware = not is_bare and spec.bios is None
+    if spec.kernel is None and spec.bios is None and not spec.loaders:
+        _log.warning("the guest has nothing to execute: give it -kernel, -bios FILE or -device loader")
 
     processor = replace(PROCESSOR, extensions=(*PROCESSOR.extensions, OWN_TIMER)) if is_own_firmware else PROCESSOR
 
