@@ -42,6 +42,26 @@ async def test_replay_commands_outside_replay_refuse_in_qemus_words() -> None:
     assert await run(context, "query-replay") == {"mode": "record", "filename": "boot.rr", "icount": 0}
 
 
+async def test_the_last_instructions_as_they_were_executed() -> None:
+    vm = ToyVm(ReplayMode.PLAY, end=1000)
+    vm.machine.write_memory(RAM + 40, bytes.fromhex("4100028b ffffffff 000080d2"))
+    vm.machine.go_to(13)
+    context = MonitorContext(vm)
+    shown = [
+        {"icount": 10, "pc": RAM + 40, "code": "4100028b", "text": "add x1, x2, x2"},
+        {"icount": 11, "pc": RAM + 44, "code": "ffffffff", "text": ".byte 0xff, 0xff, 0xff, 0xff"},
+        {"icount": 12, "pc": RAM + 48, "code": "000080d2", "text": "mov x0, #0"},
+    ]
+    assert await run(context, "x-timevm-instructions", {"count": 3}) == shown
+    assert len(await run(context, "x-timevm-instructions")) == 13
+    assert await run(context, "x-timevm-instructions", {"count": 1}) == shown[2:]
+    assert vm.machine.icount == 13
+    assert await refusal(context, "x-timevm-instructions", {"count": 0}) == "count must be at least 1"
+    assert await refusal(context, "x-timevm-instructions", {"count": 100_001}) == "at most 100000 instructions at once"
+    recording = MonitorContext(ToyVm(ReplayMode.RECORD))
+    assert (await refusal(recording, "x-timevm-instructions")).startswith("going back is allowed only in play mode")
+
+
 async def test_replay_commands_in_replay() -> None:
     vm = ToyVm(ReplayMode.PLAY, end=1000)
     vm.machine.go_to(100)
