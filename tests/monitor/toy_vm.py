@@ -27,6 +27,7 @@ from timevm.engine.control.port import (
 )
 from timevm.engine.control.run_state import RunState
 from timevm.engine.cpu.base import Register
+from timevm.engine.cpu.mappings import Mappings
 from timevm.engine.replay.events import Event
 from timevm.errors import UserError
 
@@ -85,6 +86,9 @@ class ToyMachine:
 
     def write_register(self, name: str, value: int) -> None:
         self.values[name] = value
+
+    def mappings(self) -> Mappings:
+        return Mappings(absent="the MMU is off: addresses are physical")
 
     def translate(self, address: int) -> int | None:
         return address if RAM <= address < RAM + RAM_SIZE else None

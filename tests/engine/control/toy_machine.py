@@ -20,6 +20,7 @@ from timevm.engine.control.port import (
 )
 from timevm.engine.control.time_travel import Journey
 from timevm.engine.cpu.base import Register
+from timevm.engine.cpu.mappings import Mappings
 from timevm.engine.replay.events import Event, Request, RequestKind
 from timevm.errors import TimevmError, UserError
 
@@ -109,6 +110,9 @@ class ToyMachine:
 
     def write_register(self, name: str, value: int) -> None:
         self.count = value
+
+    def mappings(self) -> Mappings:
+        return Mappings(absent="the MMU is off: addresses are physical")
 
     def translate(self, address: int) -> int | None:
         return address

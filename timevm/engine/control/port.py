@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from timevm.engine.control.run_state import RunState
 from timevm.engine.cpu.base import Register, WatchKind, Watchpoint
+from timevm.engine.cpu.mappings import Mappings
 from timevm.engine.machine.outcome import (
     DebugStop,
     MemoryRegion,
@@ -30,6 +31,7 @@ from timevm.engine.replay.events import Event
 __all__ = [
     "DebugStop",
     "MachinePort",
+    "Mappings",
     "MemoryRegion",
     "PciFunctionInfo",
     "PciRegion",
@@ -106,6 +108,9 @@ class MachinePort(Protocol):
 
     def translate(self, address: int) -> int | None:
         """Physical address of a guest virtual one, without side effects; None if unmapped."""
+
+    def mappings(self) -> Mappings:
+        """All that the page tables map now, without side effects.  Some ms for a Linux guest (``table_walk``)."""
 
     def read_memory(self, address: int, size: int, *, physical: bool = False) -> bytes:
         """RAM only (no device register is touched); shorter than ``size`` where the mapping ends, b'' if nothing."""

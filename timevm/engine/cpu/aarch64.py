@@ -15,6 +15,7 @@ import unicorn
 from unicorn import arm64_const as arm64
 from unicorn import unicorn_const as const
 
+from timevm.engine.cpu import aarch64_mappings, native, psci, unicorn_library
 from timevm.engine.cpu import aarch64_private as private
 from timevm.engine.cpu import native, psci, unicorn_library
 from timevm.engine.cpu.aarch64_interposed import interpose
@@ -23,6 +24,7 @@ from timevm.engine.cpu.aarch64_state import CpuState
 from timevm.engine.cpu.aarch64_system import SystemRegisters
 from timevm.engine.cpu.aarch64_watched import watched_ranges
 from timevm.engine.cpu.base import Stop, StopKind
+from timevm.engine.cpu.mappings import Mappings, ReadMemory
 from timevm.engine.cpu.unicorn_cpu import TOP, UnicornCpu
 from timevm.errors import GuestError, UserError
 
@@ -269,6 +271,9 @@ class Aarch64Cpu(UnicornCpu):
         if name not in UNICORN_NUMBER:
             raise UserError(f"unknown register '{name}'")
         return int(self._unicorn.reg_read(UNICORN_NUMBER[name]))
+
+    def mappings(self, read: ReadMemory) -> Mappings:
+        return aarch64_mappings.mappings(self.read_register, read)
 
     def write_register(self, name: str, value: int) -> None:
         """Raises UserError for a name that is not in ``registers``."""

@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import Any, Protocol, runtime_checkable
 
 from timevm.engine.cpu.code_trace import CodeTrace
+from timevm.engine.cpu.mappings import Mappings, ReadMemory
 
 
 class StopKind(Enum):
@@ -165,6 +166,9 @@ class Cpu(Protocol):
 
     def translate(self, address: int) -> int | None:
         """Physical address of a guest virtual one, without side effects; None if unmapped."""
+
+    def mappings(self, read: ReadMemory) -> Mappings:
+        """All that its page tables map now; ``read`` gives physical memory.  Without side effects (``table_walk``)."""
 
     def code_changed(self, base: int, size: int) -> None:
         """RAM in this physical range was written by someone else than the CPU (DMA, restore, debugger)."""

@@ -17,10 +17,12 @@ import unicorn
 from unicorn import riscv_const as riscv
 from unicorn import unicorn_const as const
 
+from timevm.engine.cpu import riscv64_mappings, unicorn_library
 from timevm.engine.cpu import riscv64_private as private
 from timevm.engine.cpu import unicorn_library
 from timevm.engine.cpu.base import Stop, StopKind
 from timevm.engine.cpu.counted_cpu import CountedCpu
+from timevm.engine.cpu.mappings import Mappings, ReadMemory
 from timevm.engine.cpu.native import STOP_FIRMWARE_CALL, STOP_KICK
 from timevm.engine.cpu.native import riscv64 as hooks
 from timevm.engine.cpu.riscv64_interposed import interpose
@@ -242,6 +244,9 @@ class Riscv64Cpu(CountedCpu):
             now = (icount << self.native.time_shift) + self.native.warp_ns
             return now // NS_PER_TICK if name == "time" else icount
         return self._saved.read(name)
+
+    def mappings(self, read: ReadMemory) -> Mappings:
+        return riscv64_mappings.mappings(self.read_register, read)
 
     def write_register(self, name: str, value: int) -> None:
         """Raises UserError for a name that is not in ``registers``."""

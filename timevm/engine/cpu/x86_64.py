@@ -16,10 +16,11 @@ import unicorn
 from unicorn import unicorn_const as const
 from unicorn import x86_const as x86
 
-from timevm.engine.cpu import unicorn_library
+from timevm.engine.cpu import unicorn_library, x86_64_mappings
 from timevm.engine.cpu import x86_64_private as private
 from timevm.engine.cpu.base import MmioHandler, Stop, StopKind
 from timevm.engine.cpu.counted_cpu import CountedCpu
+from timevm.engine.cpu.mappings import Mappings, ReadMemory
 from timevm.engine.cpu.native import x86_64 as hooks
 from timevm.engine.cpu.private import HALTED
 from timevm.engine.cpu.unicorn_cpu import TOP, UnicornWindow, no_output
@@ -247,6 +248,9 @@ class X86Cpu(CountedCpu):
     def read_register(self, name: str) -> int:
         """Raises UserError for a name that is not in ``registers``."""
         return self._registers.read(name)
+
+    def mappings(self, read: ReadMemory) -> Mappings:
+        return x86_64_mappings.mappings(self.read_register, read)
 
     def write_register(self, name: str, value: int) -> None:
         """Raises UserError for a name that is not in ``registers``."""

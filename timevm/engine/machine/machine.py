@@ -55,6 +55,7 @@ class Machine:
         self.pci_functions = board.pci_functions
         self._board = board
         self._memory = MemoryAccess(board.cpu, board.ram, board.roms)
+        self.mappings = partial(board.cpu.mappings, partial(self._memory.read, physical=True))
         #: break- and watchpoints in force
         self.stops = Stops()
         self.device_writes = DeviceWrites(board.cpu)

@@ -11,6 +11,7 @@ from timevm.monitor.commands.context import NetworkClient
 from timevm.monitor.commands.control_commands import version
 from timevm.monitor.commands.dispatch import execute
 from timevm.monitor.hmp.errors import HmpError
+from timevm.monitor.hmp.mappings import info_mem, info_tlb
 from timevm.monitor.hmp.parameters import Kind, Parameter
 from timevm.monitor.hmp.registers import read_registers, render_registers
 from timevm.monitor.hmp.snapshot_table import human_size, render_snapshots
@@ -269,6 +270,7 @@ INFORMATION: tuple[HmpCommand, ...] = (
     HmpCommand(("history",), "the lines typed so far", info_history),
     HmpCommand(("jobs",), "jobs started over QMP", info_jobs),
     HmpCommand(("kvm",), "whether KVM is used: it is not", info_kvm),
+    HmpCommand(("mem",), "what is mapped: ranges of virtual memory", info_mem, examples=("info mem",)),
     HmpCommand(("mtree",), "the physical address space", info_mtree),
     HmpCommand(("name",), "the machine's name", info_name),
     HmpCommand(("network",), "network connections", info_network),
@@ -285,5 +287,6 @@ INFORMATION: tuple[HmpCommand, ...] = (
     HmpCommand(("roms",), "read-only memory", info_roms),
     HmpCommand(("snapshots",), "saved snapshots of the machine", info_snapshots, prefix=False),
     HmpCommand(("status",), "whether the machine runs", info_status),
+    HmpCommand(("tlb",), "what is mapped: each page and its place", info_tlb, examples=("info tlb",)),
     HmpCommand(("version",), "QEMU version whose monitor this is, and timevm's", info_version),
 )
