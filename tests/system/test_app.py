@@ -113,6 +113,11 @@ async def test_a_hangup_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None
     verify(tmp_path / "run.rr")
 
 
+async def test_a_machine_that_nobody_can_start_is_told_so(tmp_path: Path) -> None:
+    async with running([*irq_guest(), "-nodefaults", "-S", "-serial", "null"], tmp_path) as daemon:
+        await daemon.until(lambda: "-S waits for ever: there is no monitor or debugger" in daemon.errors, "a warning")
+
+
 async def test_a_machine_with_nothing_to_execute_is_told_so_and_obeys(tmp_path: Path) -> None:
     async with running(["-M", "virt", "-m", "16", "-nodefaults", "-display", "none", *QMP], tmp_path) as daemon:
         async with qmp(daemon, tmp_path / "qmp") as client:
@@ -258,6 +263,9 @@ async def test_the_log(tmp_path: Path) -> None:
             await daemon.until(lambda: reset in daemon.errors, "the reset was logged")
             await client.execute("quit")
         assert await daemon.ends() == 0
+    again = run([*irq_guest(), *REPLAY, "-serial", "null", "-d", "in_asm,nochain,exec,trace:virtio*"], cwd=tmp_path)
+    said = "timevm-system-aarch64: -d in_asm,exec,trace:virtio*: timevm has no such log"
+    assert again.returncode == 0 and again.stderr.decode().startswith(said)
 
 
 async def test_the_console_of_a_replay_is_shown_once(tmp_path: Path) -> None:

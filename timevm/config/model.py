@@ -134,6 +134,8 @@ class Config:
     pidfile: Path | None = None
     log_file: Path | None = None
     log_items: frozenset[str] = frozenset()
+    #: those of ``-d`` that QEMU knows and of which nothing is logged here, as they were given
+    unlogged_items: tuple[str, ...] = ()
     prompt: str = "(timevm) "
     #: the device tree is written there, and no machine runs (``-M …,dumpdtb=``)
     dump_device_tree: Path | None = None

@@ -9,7 +9,7 @@ from timevm.config import chardevs, checks, help, machine_options, networks
 from timevm.config.architectures import Vocabulary
 from timevm.config.keyvalue import OptionValue, hint, parse_number
 from timevm.config.model import Chardev, Config, Monitor, MonitorMode, Stdio, UserNetdev
-from timevm.config.table import EMPTY_LOG_ITEMS, LOG_ITEMS
+from timevm.config.table import EMPTY_LOG_ITEMS, LOG_ITEMS, SILENT_LOG_ITEMS
 from timevm.engine.machine.spec import Blockdev, DeviceOption, Drive, Loader, LoaderData, MachineSpec, ObjectOption
 from timevm.errors import UserError
 
@@ -51,7 +51,7 @@ class CommandLine:
         self.name: str | None = None
         self.prompt = _CONFIG.prompt
         self.dump_device_tree: Path | None = None
-        self.log_items: set[str] = set()
+        self.log_items: list[str] = []
         self.escape = _CONFIG.escape
 
     # -- one option at a time
@@ -255,8 +255,7 @@ class CommandLine:
         for item in filter(None, text.split(",")):
             if item not in known and not item.startswith("trace:"):
                 raise UserError(f"-d {text}: unknown log item '{item}'{hint(item, known)}\n{help.log_items()}")
-            if item in LOG_ITEMS:
-                self.log_items.add(item)
+            self.log_items.append(item)
 
     def _escape(self, text: str) -> None:
         code = parse_number(text)
@@ -339,7 +338,8 @@ class CommandLine:
             name=self.name,
             pidfile=self._path("pidfile"),
             log_file=self._path("D"),
-            log_items=frozenset(self.log_items),
+            log_items=frozenset(self.log_items) & LOG_ITEMS.keys(),
+            unlogged_items=tuple(item for item in self.log_items if item not in {*LOG_ITEMS, *SILENT_LOG_ITEMS}),
             prompt=self.prompt,
             dump_device_tree=self.dump_device_tree,
             escape=self.escape,

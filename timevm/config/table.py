@@ -122,11 +122,12 @@ LOG_ITEMS: dict[str, str] = {
     "cpu_reset": "resets of the guest, with the instruction count",
     "trace:replay": "what comes to the guest from outside, with the instruction count, as it happens",
 }
+#: items of QEMU's ``-d`` that ask for nothing of their own
+SILENT_LOG_ITEMS = frozenset(("nochain", "tid", "none"))
 #: items of QEMU's ``-d`` that are accepted and log nothing here
-EMPTY_LOG_ITEMS = frozenset(
-    ("guest_errors", "unimp", "int",
-     "out_asm", "in_asm", "op", "op_opt", "op_ind", "exec", "cpu", "fpu", "mmu", "pcall", "page", "nochain", "plugin",
-     "strace", "tid", "vpu", "none")
+EMPTY_LOG_ITEMS = SILENT_LOG_ITEMS | frozenset(
+    ("guest_errors", "unimp", "int", "out_asm", "in_asm", "op", "op_opt", "op_ind", "exec", "cpu", "fpu", "mmu",
+     "pcall", "page", "plugin", "strace", "vpu")
 )  # fmt: skip
 
 _SHARING = "network filters and file sharing are not part of this version"

@@ -50,6 +50,11 @@ def run(config: Config) -> int:
     """The exit code.  Raises TimevmError if the machine cannot even begin; then nothing is left behind."""
     with ExitStack() as process:
         process.enter_context(logging_to(config.program, config.log_file))
+        if config.unlogged_items:
+            _log.warning(
+                "-d %s: timevm has no such log; in a replay the monitor's 'instructions' shows what was executed last",
+                ",".join(config.unlogged_items),
+            )
         process.enter_context(pid_file(config.pidfile))
         process.callback(terminal.restore_all)
         return asyncio.run(_live_and_die(config))
