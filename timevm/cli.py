@@ -147,6 +147,8 @@ def _run_system(program: str, architecture: str, arguments: Sequence[str]) -> in
         from timevm.system.device_tree_dump import dump_device_tree
 
         return dump_device_tree(config, config.dump_device_tree)
+    if config.start_paused and not config.has_control:
+        _complain(program, "warning: -S waits for ever: there is no monitor or debugger (-monitor, -qmp, -gdb, -s)")
     from timevm.system.app import run
 
     return run(config)
