@@ -20,7 +20,7 @@ import numpy as np
 from timevm.engine.cpu.base import Cpu
 from timevm.engine.machine.dirty_pages import DirtyPages
 from timevm.engine.machine.ram import PAGE, Ram
-from timevm.engine.snapshot.page_store import BATCH, Numbers, PageStore, runs
+from timevm.engine.snapshot.page_store import AHEAD, BATCH, Numbers, PageStore, runs
 from timevm.engine.snapshot.page_tables import PageTables, Table
 from timevm.engine.snapshot.position import Position
 from timevm.engine.snapshot.thinning import weakest
@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 MIB, GIB = 1 << 20, 1 << 30
 #: of free memory, and the most that is taken without being asked
 SHARE, MOST = 4, 2 * GIB
+#: of the budget may be memory that is made before it is needed, which nobody counts
+AHEAD_SHARE = 16
 #: checkpoints at most: what is done for each of them stays below a tenth of a millisecond
 MANY = 1000
 #: that stay whatever the budget says, or a step back would begin at the start of history: a ladder's worth
@@ -284,7 +286,7 @@ def _room(budget: int, pages: int) -> tuple[int, PageStore]:
     """
     while True:
         try:
-            return budget, PageStore(budget // PAGE + 4 * pages)
+            return budget, PageStore(budget // PAGE + 4 * pages, min(AHEAD, budget // PAGE // AHEAD_SHARE))
         except HostError as error:
             if budget == 0:
                 raise

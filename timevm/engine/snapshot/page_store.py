@@ -31,8 +31,10 @@ AHEAD = 4096
 class PageStore:
     """``capacity`` pages of address space; host memory is taken by what is kept (at its peak)."""
 
-    def __init__(self, capacity: int) -> None:
-        """Raises HostError when the host has no such range to give."""
+    def __init__(self, capacity: int, ahead: int = AHEAD) -> None:
+        """``ahead``: pages of memory that may be made before they are needed.
+
+        Raises HostError when the host has no such range to give."""
         count = capacity + 1
         try:
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
@@ -44,6 +46,7 @@ class PageStore:
         self._free: Slots = np.empty(0, dtype=np.int32)
         self._fresh = 1  # slots from here on were never used
         self._filler = MemoryFiller(self.pages)
+        self._ahead = ahead
         self.used = 0
 
     @property
@@ -76,7 +79,7 @@ class PageStore:
                 raise HostError("the memory for checkpoints is used up: give more by rrmem=")
             taken = np.concatenate([taken, np.arange(self._fresh, self._fresh + new, dtype=np.int32)])
             self._fresh += new
-            self._filler.fill(self._fresh + AHEAD)
+            self._filler.fill(self._fresh + self._ahead)
         self._free = self._free[: len(self._free) - old]
         self.used += count
         return taken
