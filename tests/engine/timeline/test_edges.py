@@ -173,10 +173,10 @@ def test_a_host_that_gives_less_memory_keeps_fewer_checkpoints(tmp_path: Path, m
     most = 4 * (16 << 20) + (100 << 20)
 
     class Miserly(PageStore):
-        def __init__(self, capacity: int) -> None:
+        def __init__(self, capacity: int, ahead: int) -> None:
             if capacity * 4096 > most:
                 raise HostError("the host has no address space")
-            super().__init__(capacity)
+            super().__init__(capacity, ahead)
 
     monkeypatch.setattr("timevm.engine.snapshot.checkpoints.PageStore", Miserly)
     travel = replay(spec, budget=1 << 30)

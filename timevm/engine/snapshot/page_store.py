@@ -34,7 +34,8 @@ class PageStore:
     def __init__(self, capacity: int, ahead: int = AHEAD) -> None:
         """``ahead``: pages of memory that may be made before they are needed.
 
-        Raises HostError when the host has no such range to give."""
+        Raises HostError when the host has no such range to give.
+        """
         count = capacity + 1
         try:
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
