@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from timevm.engine.control.port import (
     DebugStop,
+    InterruptController,
     MachinePort,
     MemoryRegion,
     PciFunctionInfo,
@@ -106,6 +107,9 @@ class ToyMachine:
             MemoryRegion("pl011", 0x09000000, 0x1000, "io"),
             MemoryRegion("mach-virt.ram", RAM, RAM_SIZE, "ram"),
         ]
+
+    def interrupt_controllers(self) -> list[InterruptController]:
+        return []
 
     def pci_functions(self) -> list[PciFunctionInfo]:
         return []

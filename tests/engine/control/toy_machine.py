@@ -9,6 +9,7 @@ from typing import Any
 
 from timevm.engine.control.port import (
     DebugStop,
+    InterruptController,
     MemoryRegion,
     PciFunctionInfo,
     ReplayInfo,
@@ -125,6 +126,9 @@ class ToyMachine:
 
     def memory_map(self) -> list[MemoryRegion]:
         return [MemoryRegion("ram", 0, 4096, "ram")]
+
+    def interrupt_controllers(self) -> list[InterruptController]:
+        return []
 
     def pci_functions(self) -> list[PciFunctionInfo]:
         return []

@@ -16,6 +16,7 @@ from timevm.engine.cpu.base import Register, WatchKind, Watchpoint
 from timevm.engine.cpu.mappings import Mappings
 from timevm.engine.machine.outcome import (
     DebugStop,
+    InterruptController,
     MemoryRegion,
     PciFunctionInfo,
     PciRegion,
@@ -30,6 +31,7 @@ from timevm.engine.replay.events import Event
 
 __all__ = [
     "DebugStop",
+    "InterruptController",
     "MachinePort",
     "Mappings",
     "MemoryRegion",
@@ -122,6 +124,8 @@ class MachinePort(Protocol):
 
     def pci_functions(self) -> list[PciFunctionInfo]:
         """In order; empty where there is no PCI bus."""
+    def interrupt_controllers(self) -> list[InterruptController]: ...
+
 
     def device_states(self) -> dict[str, dict[str, Any]]:
         """Each device's plain state record by its name, for people to look at."""

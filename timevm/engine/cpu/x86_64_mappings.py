@@ -40,7 +40,8 @@ class _Paging:
         return mask
 
     def tables(self, level: int, entries: Column) -> Mask:
-        return ((entries & np.uint64(PRESENT)) != 0) & ~self._is_large(level, entries)
+        present: Mask = (entries & np.uint64(PRESENT)) != 0
+        return present & ~self._is_large(level, entries)
 
     def _is_large(self, level: int, entries: Column) -> Mask:
         if self.levels[level].shift not in self.large:

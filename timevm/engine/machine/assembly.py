@@ -12,7 +12,7 @@ from timevm.engine.machine.disks import Disks
 from timevm.engine.machine.images import Images
 from timevm.engine.machine.memory import SystemMemory
 from timevm.engine.machine.network_cards import Cables
-from timevm.engine.machine.outcome import MemoryRegion, PciFunctionInfo
+from timevm.engine.machine.outcome import InterruptController, MemoryRegion, PciFunctionInfo
 from timevm.engine.machine.ram import Ram
 from timevm.engine.machine.spec import MachineSpec
 
@@ -72,3 +72,4 @@ class Assembly:
     acpi_tables: bytes | None = None
     #: what is on the PCI bus now
     pci_functions: Callable[[], list[PciFunctionInfo]] = field(default=list)
+    interrupt_controllers: Callable[[], list[InterruptController]] = field(default=list)

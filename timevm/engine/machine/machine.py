@@ -53,6 +53,7 @@ class Machine:
         self.registers = board.cpu.registers
         self.watches_physical = board.cpu.watches_physical
         self.pci_functions = board.pci_functions
+        self.interrupt_controllers = board.interrupt_controllers
         self._board = board
         self._memory = MemoryAccess(board.cpu, board.ram, board.roms)
         self.mappings = partial(board.cpu.mappings, partial(self._memory.read, physical=True))

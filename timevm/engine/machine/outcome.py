@@ -113,6 +113,23 @@ class PciFunctionInfo:
     regions: tuple[PciRegion, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class InterruptController:
+    """Sets of interrupts as integers, bit N for interrupt N; ``wires`` are those whose input is up.
+
+    ``lines``: what it is set to, a line of text for each part.  ``is_whole``: they say all of it, as QEMU's do.
+    """
+
+    name: str
+    lines: tuple[str, ...]
+    enabled: int
+    pending: int
+    active: int
+    wires: int
+    priorities: bytes | None = None
+    is_whole: bool = False
+
+
 class ReplayMode(Enum):
     """QAPI ``ReplayMode``."""
 

@@ -11,6 +11,7 @@ from timevm.monitor.commands.context import NetworkClient
 from timevm.monitor.commands.control_commands import version
 from timevm.monitor.commands.dispatch import execute
 from timevm.monitor.hmp.errors import HmpError
+from timevm.monitor.hmp.interrupts import info_irq, info_pic
 from timevm.monitor.hmp.mappings import info_mem, info_tlb
 from timevm.monitor.hmp.parameters import Kind, Parameter
 from timevm.monitor.hmp.registers import read_registers, render_registers
@@ -268,6 +269,7 @@ INFORMATION: tuple[HmpCommand, ...] = (
     HmpCommand(("checkpoints",), "checkpoints in memory and what they cost", info_checkpoints),
     HmpCommand(("cpus",), "the CPU and its host thread", info_cpus),
     HmpCommand(("history",), "the lines typed so far", info_history),
+    HmpCommand(("irq",), "interrupts that are enabled, pending or active", info_irq),
     HmpCommand(("jobs",), "jobs started over QMP", info_jobs),
     HmpCommand(("kvm",), "whether KVM is used: it is not", info_kvm),
     HmpCommand(("mem",), "what is mapped: ranges of virtual memory", info_mem, examples=("info mem",)),
@@ -275,6 +277,7 @@ INFORMATION: tuple[HmpCommand, ...] = (
     HmpCommand(("name",), "the machine's name", info_name),
     HmpCommand(("network",), "network connections", info_network),
     HmpCommand(("pci",), "what is on the PCI bus", info_pci),
+    HmpCommand(("pic",), "the interrupt controllers", info_pic),
     HmpCommand(("qtree",), "the devices and their state", info_qtree),
     HmpCommand(
         ("registers",),

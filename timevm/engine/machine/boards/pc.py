@@ -24,6 +24,7 @@ from timevm.engine.machine.boards.pc_setup import set_up
 from timevm.engine.machine.boards.pc_slots import fill_slots
 from timevm.engine.machine.boards.uart_window import UartWindow
 from timevm.engine.machine.images import Piece
+from timevm.engine.machine.interrupt_list import pic_list
 from timevm.engine.machine.io_ports import Absolute, PortMap, Ports, gaps
 from timevm.engine.machine.memory import SystemMemory
 from timevm.engine.machine.outcome import MemoryRegion
@@ -153,6 +154,7 @@ def assemble(order: Order) -> Assembly:
         follow_devices=follow_devices,
         acpi_tables=b"".join(described.placed(TABLES)),
         pci_functions=lambda: pci_functions(bus),
+        interrupt_controllers=lambda: pic_list(chipset.pic),
     )
 
 

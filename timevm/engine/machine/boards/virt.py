@@ -22,6 +22,7 @@ from timevm.engine.machine.boards.virtio_slots import MODERN_VIRTIO, Places, fil
 from timevm.engine.machine.bus import Window, map_windows
 from timevm.engine.machine.device_tree import EDGE_RISING, GPIO, build
 from timevm.engine.machine.flattened_tree import Node, Wishes
+from timevm.engine.machine.interrupt_list import gic_list
 from timevm.engine.machine.linux_arm64_boot import place
 from timevm.engine.machine.memory import SystemMemory
 from timevm.engine.machine.outcome import MemoryRegion
@@ -179,4 +180,5 @@ def assemble(order: Order) -> Assembly:
         power_button=power_key.press,
         follow_devices=serial_window.follow,
         device_tree=placement.device_tree,
+        interrupt_controllers=lambda: gic_list(gic),
     )

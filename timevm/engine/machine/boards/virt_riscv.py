@@ -174,4 +174,5 @@ def assemble(order: Order) -> Assembly:
         boot=boot,
         follow_devices=serial_window.follow,
         device_tree=placement.device_tree,
+        interrupt_controllers=lambda: plic_list(plic, ("machine mode", "supervisor mode")),
     )
