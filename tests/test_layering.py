@@ -31,11 +31,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "timevm.blkreplay",
     },
     "timevm.engine.snapshot": {"timevm.errors", "timevm.engine.machine", "timevm.engine.cpu", "timevm.blkreplay"},
+    "timevm.engine.vmcore": {"timevm.errors", "timevm.engine.machine", "timevm.engine.cpu"},
     "timevm.engine.timeline": {"timevm.errors", "timevm.engine.snapshot", "timevm.engine.machine", "timevm.engine.cpu"},
     "timevm.engine.control": {
         "timevm.errors",
         "timevm.engine.timeline",
         "timevm.engine.snapshot",
+        "timevm.engine.vmcore",
         "timevm.engine.machine",
         "timevm.engine.replay",
         "timevm.engine.clock",

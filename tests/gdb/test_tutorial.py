@@ -53,8 +53,17 @@ async def test_a_session_of_a_recording(tmp_path: Path) -> None:
     assert normalized(output) == normalized(tutorial.text), output
 
 
+async def test_a_core_file_taken_and_read(
+    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("core-taken", "core-read"):
+        await check(spec, sessions()[name], DEMO_AARCH64)
+
+
 def test_no_session_is_left_out() -> None:
-    assert set(sessions()) == {"heap", "steps", "helper", "linux", "panic", "recording"}
+    bare = {"heap", "steps", "helper", "recording", "core-taken", "core-read"}
+    assert set(sessions()) == bare | {"linux", "panic"}
 
 
 def block(kind: str) -> str:

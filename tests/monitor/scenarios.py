@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.monitor.conversation import NEGOTIATE, Scenario, Send, hmp, qmp
 
 _N = Send(NEGOTIATE)
@@ -18,6 +20,12 @@ _DISK = (
 )
 #: of a job that does its work, of one that fails
 _DONE, _FAILED = ("JOB_STATUS_CHANGE",) * 5, ("JOB_STATUS_CHANGE",) * 4
+
+
+def _part(events: tuple[str, ...] = (), /, **which: Any) -> Send:
+    """A dump of some of the memory."""
+    return qmp("dump-guest-memory", events, paging=False, protocol="file:part.core", **which)
+
 
 SCENARIOS: dict[str, Scenario] = {
     "protocol": Scenario(
@@ -254,6 +262,57 @@ SCENARIOS: dict[str, Scenario] = {
             hmp('memsave 0x40080000 16 "m"'),
             hmp('pmemsave 0x40080000 16 "p"'),
             hmp('memsave 0x40080000 16 "/nonexistent/m"'),
+        ),
+        ("-S",),
+    ),
+    "dump": Scenario(
+        (
+            _N,
+            qmp("query-dump"),
+            hmp("info dump"),
+            qmp("dump-guest-memory", ("DUMP_COMPLETED",), paging=False, protocol="file:all.core"),
+            qmp("query-dump"),
+            hmp("info dump"),
+            qmp("dump-guest-memory", ("DUMP_COMPLETED",), paging=True, protocol="file:mapped.core"),
+            _part(("DUMP_COMPLETED",), begin=0x40000800, length=0x2000),
+            qmp("query-dump"),
+            _part(begin=0, length=0),
+            _part(begin=-1, length=5),
+            _part(begin=0x40000000, length=-5),
+            _part(begin=0x9000000000, length=5),
+            _part(begin=5),
+            _part(length=5),
+            qmp("query-dump"),
+            *(
+                qmp("dump-guest-memory", paging=False, protocol=text)
+                for text in ("all.core", "", "FILE:x", "fd:x", "fd:")
+            ),
+            *(
+                qmp("dump-guest-memory", paging=False, protocol=f"file:{name}")
+                for name in ("/nonexistent/all.core", "", "/", "a" * 300)
+            ),
+            qmp("dump-guest-memory", ("DUMP_COMPLETED",), paging=False, protocol="file:/dev/full"),
+            qmp("query-dump"),
+            hmp("info dump"),
+            qmp("dump-guest-memory", paging=True, protocol="file:x", format="kdump-zlib"),
+            _part(begin=0x40000000, length=4096, format="kdump-lzo"),
+            *(
+                qmp("dump-guest-memory", paging=False, protocol="file:x", format=form)
+                for form in ("kdump-lzo", "kdump-snappy", "win-dmp", "bogus")
+            ),
+            qmp("dump-guest-memory", paging=False),
+            qmp("dump-guest-memory", protocol="file:x"),
+            qmp("dump-guest-memory", paging=1, protocol="file:x"),
+            qmp("dump-guest-memory", ("DUMP_COMPLETED",), paging=False, protocol="file:d.core", detach=True),
+            hmp("dump-guest-memory"),
+            hmp("dump-guest-memory -z -l x"),
+            hmp("dump-guest-memory -x y"),
+            hmp("dump-guest-memory -p -x y"),
+            hmp("dump-guest-memory x 0"),
+            hmp("dump-guest-memory x 0 0x1000 5"),
+            hmp('dump-guest-memory "part of it" 0x40000000 0x1000', "DUMP_COMPLETED"),
+            hmp("dump-guest-memory -p -d x", "DUMP_COMPLETED"),
+            hmp("dump-guest-memory -d y 0x40000000 0x1000", "DUMP_COMPLETED"),
         ),
         ("-S",),
     ),

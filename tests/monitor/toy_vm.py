@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 from timevm.engine.control.port import (
     DebugStop,
     InterruptController,
@@ -28,7 +30,10 @@ from timevm.engine.control.port import (
 )
 from timevm.engine.control.run_state import RunState
 from timevm.engine.cpu.base import Register
+from timevm.engine.cpu.core_image import EM_AARCH64, CoreImage
 from timevm.engine.cpu.mappings import Mappings
+from timevm.engine.machine.memory_image import MemoryBlock, MemoryImage
+from timevm.engine.machine.ram import PAGE
 from timevm.engine.replay.events import Event
 from timevm.errors import UserError
 
@@ -113,6 +118,10 @@ class ToyMachine:
 
     def pci_functions(self) -> list[PciFunctionInfo]:
         return []
+
+    def memory_image(self) -> MemoryImage:
+        block = MemoryBlock(RAM, memoryview(self.memory), np.arange(RAM_SIZE // PAGE, dtype=np.int64))
+        return MemoryImage((block,), CoreImage(EM_AARCH64, 64, ()))
 
     def device_states(self) -> dict[str, dict[str, Any]]:
         return {"pl011": {"cr": 0x300, "fifo": b"ab", "enabled": True}}

@@ -250,6 +250,8 @@ class _Daemon:
 
     async def _leave(self, vm: Vm, machine: Machine, lines: SerialLines, parting: _Parting) -> int:
         code = parting.exit_code
+        if self._front_ends is not None:
+            self._front_ends.context.dumps.cancel()  # the machine waits for whoever reads one
         try:
             await vm.leave(parting.reason)
         except InternalError as failure:

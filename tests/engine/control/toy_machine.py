@@ -21,7 +21,9 @@ from timevm.engine.control.port import (
 )
 from timevm.engine.control.time_travel import Journey
 from timevm.engine.cpu.base import Register
+from timevm.engine.cpu.core_image import EM_AARCH64, CoreImage
 from timevm.engine.cpu.mappings import Mappings
+from timevm.engine.machine.memory_image import MemoryImage
 from timevm.engine.replay.events import Event, Request, RequestKind
 from timevm.errors import TimevmError, UserError
 
@@ -132,6 +134,9 @@ class ToyMachine:
 
     def pci_functions(self) -> list[PciFunctionInfo]:
         return []
+
+    def memory_image(self) -> MemoryImage:
+        return MemoryImage((), CoreImage(EM_AARCH64, 64, ()))
 
     def device_states(self) -> dict[str, dict[str, Any]]:
         return {}

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from timevm.engine.control.run_state import RunState
 from timevm.engine.cpu.base import Register, WatchKind, Watchpoint
 from timevm.engine.cpu.mappings import Mappings
+from timevm.engine.machine.memory_image import MemoryImage
 from timevm.engine.machine.outcome import (
     DebugStop,
     InterruptController,
@@ -28,9 +29,12 @@ from timevm.engine.machine.outcome import (
     Stops,
 )
 from timevm.engine.replay.events import Event
+from timevm.engine.vmcore.core_dump import CoreDump, DumpRequest
 
 __all__ = [
+    "CoreDump",
     "DebugStop",
+    "DumpRequest",
     "InterruptController",
     "MachinePort",
     "Mappings",
@@ -124,8 +128,11 @@ class MachinePort(Protocol):
 
     def pci_functions(self) -> list[PciFunctionInfo]:
         """In order; empty where there is no PCI bus."""
+
     def interrupt_controllers(self) -> list[InterruptController]: ...
 
+    def memory_image(self) -> MemoryImage:
+        """All memory that a debugger may want, not copied: to be read while the machine stands."""
 
     def device_states(self) -> dict[str, dict[str, Any]]:
         """Each device's plain state record by its name, for people to look at."""

@@ -17,13 +17,14 @@ from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import aarch64_mappings, native, psci, unicorn_library
 from timevm.engine.cpu import aarch64_private as private
-from timevm.engine.cpu import native, psci, unicorn_library
+from timevm.engine.cpu.aarch64_core import describe
 from timevm.engine.cpu.aarch64_interposed import interpose
 from timevm.engine.cpu.aarch64_registers import REGISTERS, SYSTEM_BY_NAME, UNICORN_NUMBER
 from timevm.engine.cpu.aarch64_state import CpuState
 from timevm.engine.cpu.aarch64_system import SystemRegisters
 from timevm.engine.cpu.aarch64_watched import watched_ranges
 from timevm.engine.cpu.base import Stop, StopKind
+from timevm.engine.cpu.core_image import CoreImage
 from timevm.engine.cpu.mappings import Mappings, ReadMemory
 from timevm.engine.cpu.unicorn_cpu import TOP, UnicornCpu
 from timevm.errors import GuestError, UserError
@@ -271,6 +272,9 @@ class Aarch64Cpu(UnicornCpu):
         if name not in UNICORN_NUMBER:
             raise UserError(f"unknown register '{name}'")
         return int(self._unicorn.reg_read(UNICORN_NUMBER[name]))
+
+    def core_image(self) -> CoreImage:
+        return describe(self.read_register)
 
     def mappings(self, read: ReadMemory) -> Mappings:
         return aarch64_mappings.mappings(self.read_register, read)

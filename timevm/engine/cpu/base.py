@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import Any, Protocol, runtime_checkable
 
 from timevm.engine.cpu.code_trace import CodeTrace
+from timevm.engine.cpu.core_image import CoreImage
 from timevm.engine.cpu.mappings import Mappings, ReadMemory
 
 
@@ -155,6 +156,9 @@ class Cpu(Protocol):
     def read_register(self, name: str) -> int: ...
 
     def write_register(self, name: str, value: int) -> None: ...
+
+    def core_image(self) -> CoreImage:
+        """What a core file of now says of it.  About 0.3 ms."""
 
     def set_breakpoints(self, addresses: frozenset[int]) -> None:
         """A stop that ``run`` has reported is passed by the next ``run`` from there; any other one is met."""

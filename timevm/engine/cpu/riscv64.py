@@ -19,12 +19,13 @@ from unicorn import unicorn_const as const
 
 from timevm.engine.cpu import riscv64_mappings, unicorn_library
 from timevm.engine.cpu import riscv64_private as private
-from timevm.engine.cpu import unicorn_library
 from timevm.engine.cpu.base import Stop, StopKind
+from timevm.engine.cpu.core_image import CoreImage
 from timevm.engine.cpu.counted_cpu import CountedCpu
 from timevm.engine.cpu.mappings import Mappings, ReadMemory
 from timevm.engine.cpu.native import STOP_FIRMWARE_CALL, STOP_KICK
 from timevm.engine.cpu.native import riscv64 as hooks
+from timevm.engine.cpu.riscv64_core import describe
 from timevm.engine.cpu.riscv64_interposed import interpose
 from timevm.engine.cpu.riscv64_registers import COUNTERS, REGISTERS
 from timevm.engine.cpu.riscv64_state import LINES, CpuState
@@ -244,6 +245,9 @@ class Riscv64Cpu(CountedCpu):
             now = (icount << self.native.time_shift) + self.native.warp_ns
             return now // NS_PER_TICK if name == "time" else icount
         return self._saved.read(name)
+
+    def core_image(self) -> CoreImage:
+        return describe(self.read_register)
 
     def mappings(self, read: ReadMemory) -> Mappings:
         return riscv64_mappings.mappings(self.read_register, read)

@@ -19,11 +19,13 @@ from unicorn import x86_const as x86
 from timevm.engine.cpu import unicorn_library, x86_64_mappings
 from timevm.engine.cpu import x86_64_private as private
 from timevm.engine.cpu.base import MmioHandler, Stop, StopKind
+from timevm.engine.cpu.core_image import CoreImage
 from timevm.engine.cpu.counted_cpu import CountedCpu
 from timevm.engine.cpu.mappings import Mappings, ReadMemory
 from timevm.engine.cpu.native import x86_64 as hooks
 from timevm.engine.cpu.private import HALTED
 from timevm.engine.cpu.unicorn_cpu import TOP, UnicornWindow, no_output
+from timevm.engine.cpu.x86_64_core import describe
 from timevm.engine.cpu.x86_64_interposed import interpose
 from timevm.engine.cpu.x86_64_models import CPUID_WORDS, EXTENDED_EDX, LEAF_1_EDX, LOCAL_APIC, MODELS
 from timevm.engine.cpu.x86_64_native import native_cpu
@@ -248,6 +250,9 @@ class X86Cpu(CountedCpu):
     def read_register(self, name: str) -> int:
         """Raises UserError for a name that is not in ``registers``."""
         return self._registers.read(name)
+
+    def core_image(self) -> CoreImage:
+        return describe(self.read_register)
 
     def mappings(self, read: ReadMemory) -> Mappings:
         return x86_64_mappings.mappings(self.read_register, read)

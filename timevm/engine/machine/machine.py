@@ -18,6 +18,7 @@ from timevm.blkreplay.drive import UnknownRequest
 from timevm.engine.cpu.base import Stop, StopKind
 from timevm.engine.machine.device_writes import DeviceWrites
 from timevm.engine.machine.memory_access import MemoryAccess
+from timevm.engine.machine.memory_image import MemoryImage, take_image
 from timevm.engine.machine.outcome import DebugStop, MemoryRegion, ReplayInfo, ReplayMode, RunEnd, RunResult, Stops
 from timevm.engine.machine.parts import Parts
 from timevm.engine.replay.events import (
@@ -361,6 +362,9 @@ class Machine:
 
     def memory_map(self) -> list[MemoryRegion]:
         return list(self._board.memory_map)
+
+    def memory_image(self) -> MemoryImage:
+        return take_image(self.cpu, self.ram, self._board.roms, self.dirty)
 
     def device_states(self) -> dict[str, dict[str, Any]]:
         return {name: device.state() for name, device in self._board.devices.items()}

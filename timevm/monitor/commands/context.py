@@ -14,6 +14,7 @@ from timevm.engine.control.port import RunResult, VmPort
 from timevm.engine.control.port import SnapshotInfo as VmSnapshot
 from timevm.engine.control.run_state import RunState
 from timevm.errors import UserError
+from timevm.monitor.commands.dumps import Dumps
 from timevm.monitor.commands.jobs import JobTable
 from timevm.monitor.commands.turns import Turns
 from timevm.qmp_schema.block import BlockDeviceInfo, BlockInfo, BlockStats, SnapshotInfo
@@ -105,14 +106,16 @@ class MonitorContext:
     gdb_server: Callable[[str], Awaitable[str]] | None = None
     #: prompt of the human monitor
     prompt: str = "(timevm) "
-    #: what does not come from the machine (jobs)
+    #: what does not come from the machine (jobs, dumps)
     events: EventStream = field(default_factory=EventStream)
     jobs: JobTable = field(init=False)
+    dumps: Dumps = field(init=False)
     turns: Turns = field(init=False)
     _seeks: set[asyncio.Task[RunResult]] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self.jobs = JobTable(self.events)
+        self.dumps = Dumps(self.vm, self.events)
         self.turns = Turns(lambda: self.vm.run_state is RunState.RUNNING)
 
     async def known_snapshots(self) -> list[VmSnapshot]:
@@ -142,6 +145,7 @@ class MonitorContext:
             seek.cancel()
         await asyncio.gather(*self._seeks, return_exceptions=True)
         await self.jobs.close()
+        await self.dumps.close()
 
 
 #: how a command is done: from its validated arguments to a model, a list of them, or plain JSON values

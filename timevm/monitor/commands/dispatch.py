@@ -7,6 +7,7 @@ from typing import Any
 from timevm.monitor.commands import (
     block_commands,
     control_commands,
+    dump_commands,
     machine_commands,
     pci_commands,
     replay_commands,
@@ -28,6 +29,7 @@ HANDLERS: dict[str, Handler] = {
     **snapshot_commands.HANDLERS,
     **machine_commands.HANDLERS,
     **pci_commands.HANDLERS,
+    **dump_commands.HANDLERS,
     **block_commands.HANDLERS,
 }
 

@@ -10,6 +10,7 @@ from timevm.engine.control.port import MemoryRegion, ReplayMode
 from timevm.monitor.commands.context import NetworkClient
 from timevm.monitor.commands.control_commands import version
 from timevm.monitor.commands.dispatch import execute
+from timevm.monitor.hmp.dumping import info_dump
 from timevm.monitor.hmp.errors import HmpError
 from timevm.monitor.hmp.interrupts import info_irq, info_pic
 from timevm.monitor.hmp.mappings import info_mem, info_tlb
@@ -268,6 +269,7 @@ INFORMATION: tuple[HmpCommand, ...] = (
     HmpCommand(("chardev",), "where serial ports and monitors are connected", info_chardev),
     HmpCommand(("checkpoints",), "checkpoints in memory and what they cost", info_checkpoints),
     HmpCommand(("cpus",), "the CPU and its host thread", info_cpus),
+    HmpCommand(("dump",), "how far the latest dump of memory is", info_dump),
     HmpCommand(("history",), "the lines typed so far", info_history),
     HmpCommand(("irq",), "interrupts that are enabled, pending or active", info_irq),
     HmpCommand(("jobs",), "jobs started over QMP", info_jobs),

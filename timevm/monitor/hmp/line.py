@@ -5,6 +5,7 @@ from __future__ import annotations
 from timevm.errors import TimevmError
 from timevm.monitor.commands.context import MonitorContext
 from timevm.monitor.hmp.actions import ACTIONS
+from timevm.monitor.hmp.dumping import DUMPING
 from timevm.monitor.hmp.errors import HmpError, ParameterError, UnknownCommand
 from timevm.monitor.hmp.forwarding import FORWARDING
 from timevm.monitor.hmp.information import INFORMATION
@@ -48,7 +49,9 @@ _HELP = HmpCommand(
 )
 _INFO = HmpCommand(("info",), "what is known about the machine", _info, syntax="[subcommand]")
 #: every command, by name
-TOP: tuple[HmpCommand, ...] = tuple(sorted((*ACTIONS, *FORWARDING, _HELP, _INFO), key=lambda command: command.names[0]))
+TOP: tuple[HmpCommand, ...] = tuple(
+    sorted((*ACTIONS, *DUMPING, *FORWARDING, _HELP, _INFO), key=lambda command: command.names[0])
+)
 
 #: names of parameters that are snapshot tags, for completion
 SNAPSHOT_COMMANDS = frozenset({"loadvm", "delvm", "savevm"})

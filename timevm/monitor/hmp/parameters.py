@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -26,6 +26,7 @@ class Kind(Enum):
     SMALL = auto()  # an expression of 32 bits
     POSITION = auto()  # an expression, or +N, -N, end: a tuple (relative, value) or "end"
     STRING = auto()
+    FILENAME = auto()  # a string under another name
     FORMAT = auto()  # /COUNT FORMAT SIZE
     FLAG = auto()  # -x
     REST = auto()  # of the line
@@ -68,11 +69,11 @@ def parse_parameters(
     """Values by name; absent optional ones are left out.  ``command`` as in messages.  Raises ParameterError."""
     scanner = Scanner(text)
     values: dict[str, Any] = {}
-    for parameter in declared:
+    for position, parameter in enumerate(declared):
         scanner.skip_space()
         match parameter.kind:
             case Kind.FLAG:
-                values[parameter.name] = _flag(scanner, parameter, command)
+                values[parameter.name] = _flag(scanner, parameter, declared[position + 1 :], command)
                 continue
             case Kind.FORMAT:
                 values[parameter.name] = _format(scanner, memory)
@@ -84,8 +85,8 @@ def parse_parameters(
         if parameter.optional and not scanner.peek():
             continue
         match parameter.kind:
-            case Kind.STRING:
-                values[parameter.name] = _string(scanner, command)
+            case Kind.STRING | Kind.FILENAME:
+                values[parameter.name] = _string(scanner, command, parameter.kind.name.lower())
             case Kind.POSITION:
                 values[parameter.name] = _position(scanner, registers)
             case _:
@@ -99,25 +100,29 @@ def parse_parameters(
     return values
 
 
-def _flag(scanner: Scanner, parameter: Parameter, command: str) -> bool:
+def _flag(scanner: Scanner, parameter: Parameter, later: Sequence[Parameter], command: str) -> bool:
     if scanner.peek() != "-":
         return False
+    start = scanner.position
     word = scanner.match(_WORD)
     assert word is not None, "there is a dash at least"
-    if word[0] != f"-{parameter.flag}":
+    if word[0] == f"-{parameter.flag}":
+        return True
+    if all(word[0] != f"-{other.flag}" for other in later if other.kind is Kind.FLAG):
         raise ParameterError(f"{command}: unsupported option {word[0]}")
-    return True
+    scanner.position = start
+    return False
 
 
-def _string(scanner: Scanner, command: str) -> str:
+def _string(scanner: Scanner, command: str, kind: str) -> str:
     if scanner.peek() == '"':
         quoted = scanner.match(_QUOTED)
         if quoted is None:
-            raise ParameterError(f"unterminated string\n{command}: string expected")
+            raise ParameterError(f"unterminated string\n{command}: {kind} expected")
         return re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[0]), quoted[1])
     word = scanner.match(_WORD)
     if word is None:
-        raise ParameterError(f"{command}: string expected")
+        raise ParameterError(f"{command}: {kind} expected")
     return word[0]
 
 

@@ -1,0 +1,1 @@
+"""The guest's memory and registers as an ELF core file (floor L1)."""
