@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from pathlib import Path
 
@@ -62,4 +62,8 @@ def measure(guest: Path, flat: bool) -> float:
 
 
 if __name__ == "__main__":
-    print(measure(Path(sys.argv[1]), "flat" in sys.argv[2:]))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bare_unicorn", description=__doc__)
+    parser.add_argument("program", type=Path, metavar="PROGRAM", help="tests/data/arm64.elf, or arm64_mmu.elf (built)")
+    parser.add_argument("flat", nargs="?", choices=["flat"], help="with timevm's own translation of addresses")
+    options = parser.parse_args()
+    print(measure(options.program, options.flat is not None))

@@ -6,6 +6,7 @@ time of its thread and of wall time), the good client's answers in ms, the proce
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -13,7 +14,6 @@ import os
 import random
 import re
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -143,4 +143,6 @@ async def measure(folder: Path) -> dict[str, float]:
 
 if __name__ == "__main__":
     os.environ.pop("PYTHONASYNCIODEBUG", None)  # the daemon is measured as users run it
-    print(json.dumps(asyncio.run(measure(Path(sys.argv[1])))))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.clients", description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="an empty folder for recordings and sockets")
+    print(json.dumps(asyncio.run(measure(parser.parse_args().folder))))
