@@ -27,6 +27,7 @@ from timevm.engine.machine.boards.virtio_slots import MODERN_VIRTIO, Places, fil
 from timevm.engine.machine.bus import SharedPages, Window, map_windows
 from timevm.engine.machine.device_tree_riscv import FINISHER, Core, Processor, build
 from timevm.engine.machine.flattened_tree import Node, Wishes
+from timevm.engine.machine.interrupt_list import plic_list
 from timevm.engine.machine.linux_riscv_boot import place
 from timevm.engine.machine.memory import SystemMemory
 from timevm.engine.machine.memory_access import MemoryAccess
