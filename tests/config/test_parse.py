@@ -191,6 +191,7 @@ REFUSALS = [
     ("-M virt -no-acpi", "a Linux kernel leaves it alone with -append acpi=off"),
     ("-M virt -boot order=d", "-boot order=d: QEMU's option -boot is known, but not done: -kernel or -bios says what"),
     ("-M virt -device virtio-blk-pci,drive=d", "which this machine has not: use virtio-blk-device"),
+    ("-M virt -device virtio-blk-device,help", "properties are not listed in this version"),
     ("-M virt -device virtio-rng-pci", "which this machine has not: use virtio-rng-device"),
     ("-M virt -device ide-hd,drive=d", "which this machine has not: disks are virtio-blk-device here"),
     ("-M virt -gdb 1234", "-gdb 1234: '1234' is not a valid char driver (did you mean 'tcp::1234'?)"),
