@@ -123,9 +123,18 @@ def test_a_pipe_gets_the_same(arm: Machine, tmp_path: Path) -> None:
     reader.start()
     opened = os.open(tmp_path / "pipe", os.O_WRONLY)  # the reader is there from now on
     dump(arm, tmp_path / "pipe")
+    dump(arm, Path(f"/dev/fd/{opened}"))
     os.close(opened)
     reader.join(30)
-    assert read == [(tmp_path / "core").read_bytes()]
+    assert read == [(tmp_path / "core").read_bytes() * 2]
+
+
+def test_links_stay_links(arm: Machine, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder" / "core")
+    for _ in range(2):
+        dump(arm, tmp_path / "link")
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "folder" / "core").stat().st_size > RAM_BYTES
 
 
 def left(folder: Path) -> set[str]:

@@ -76,7 +76,7 @@ class NewFile:
 class Stream:
     """A pipe or a device.  Whoever reads it slowly is waited for, as long as ``goes_on`` raises nothing."""
 
-    def __init__(self, path: Path, goes_on: Callable[[], None]) -> None:
+    def __init__(self, path: str, goes_on: Callable[[], None]) -> None:
         """Raises OSError, also for a pipe that nobody reads."""
         self._descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._goes_on = goes_on
@@ -114,14 +114,15 @@ def open_target(name: str, goes_on: Callable[[], None]) -> Target:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         if name.endswith("/"):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        path = Path(os.path.realpath(name))
         try:
-            kind = path.stat().st_mode
+            kind = os.stat(name).st_mode
         except FileNotFoundError:
-            return NewFile(path)
+            kind = stat.S_IFREG
         if stat.S_ISDIR(kind):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        return NewFile(path) if stat.S_ISREG(kind) else Stream(path, goes_on)
+        if not stat.S_ISREG(kind):
+            return Stream(name, goes_on)
+        return NewFile(Path(os.path.realpath(name)))
     except (OSError, ValueError) as failure:
         raise HostError(f"Could not open '{name}': {words(failure)}") from failure
 
