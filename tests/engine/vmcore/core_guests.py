@@ -38,6 +38,10 @@ class CoreGuest:
     machine_properties: Properties = ()
     qemu: bool = True
 
+    @property
+    def ram_end(self) -> int:
+        return RAM_BYTES + (0x4000_0000 if self.architecture == "aarch64" else 0)
+
     def kernel(self, folder: Path) -> Path:
         path = folder / f"{self.architecture}.image"
         path.write_bytes(self.image())
