@@ -1,4 +1,4 @@
-"""Records QEMU's side of every scenario: ``python -m tests.monitor.record_transcripts`` (needs qemu-system-aarch64).
+"""Records QEMU's side of every scenario: ``python -m tests.monitor.record_transcripts`` (needs qemu-system-…).
 
 Also the names of its human monitor's commands, and its schema of the commands and events that timevm has.
 """
@@ -34,11 +34,14 @@ def record(name: str) -> None:
 
 def record_names() -> None:
     """``info`` and its subcommands as ``info NAME``."""
-    scenario = Scenario((Send(NEGOTIATE), hmp("help"), hmp("help info")), ("-S",))
-    with tempfile.TemporaryDirectory() as folder:
-        heard = converse(scenario, [need("qemu-system-aarch64")], Path(folder))
+    said = ""
+    for architecture in ("aarch64", "x86_64"):
+        scenario = Scenario((Send(NEGOTIATE), hmp("help"), hmp("help info")), ("-S",), architecture=architecture)
+        with tempfile.TemporaryDirectory() as folder:
+            heard = converse(scenario, [need(f"qemu-system-{architecture}")], Path(folder))
+        said += heard.replies[1][0]["return"] + heard.replies[2][0]["return"]
     names = {"info"}
-    for line in (heard.replies[1][0]["return"] + heard.replies[2][0]["return"]).splitlines():
+    for line in said.splitlines():
         if " -- " in line:
             head = line.split(" -- ")[0]
             prefix = "info " if head.startswith("info ") else ""

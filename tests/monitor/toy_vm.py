@@ -51,6 +51,7 @@ class ToyMachine:
     name = "toy"
     registers: Sequence[Register] = REGISTERS
     watches_physical = True
+    takes_nmi = False
 
     def __init__(self, info: ReplayInfo) -> None:
         self.info = info
@@ -226,6 +227,9 @@ class ToyVm:
     async def system_powerdown(self) -> None:
         self.calls.append("system_powerdown")
         self.send("POWERDOWN")
+
+    async def inject_nmi(self) -> None:
+        raise UserError("this feature or command is not currently supported")
 
     async def quit(self) -> None:
         self.calls.append("quit")

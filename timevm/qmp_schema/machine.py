@@ -159,4 +159,14 @@ COMMANDS = (
         errors=("Parameter 'cpu-index' expects a CPU number",),
         features=("savevm-monitor-nodes",),
     ),
+    Command(
+        name="inject-nmi",
+        documentation=(
+            "Inject a non-maskable interrupt: Linux says where it is, panics or starts kdump, as it is told to.  "
+            "Recorded when recording; refused in a replay.  Only the PC takes one."
+        ),
+        example=Example(None, {}),
+        errors=("this feature or command is not currently supported",),
+        hmp="nmi",
+    ),
 )

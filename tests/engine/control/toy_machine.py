@@ -37,6 +37,7 @@ class ToyMachine:
     name = "toy"
     registers: Sequence[Register] = (Register("pc", 64, "general"),)
     watches_physical = False
+    takes_nmi = True
 
     def __init__(
         self, mode: ReplayMode = ReplayMode.NONE, ends: dict[int, RunResult | TimevmError | Exception] | None = None

@@ -59,6 +59,7 @@ def check_events_leave_in_order_and_once(make: MakeGate) -> None:
         SerialInput(0, b"a"),
         SerialInput(1, b"b"),
         Request(RequestKind.POWERDOWN),
+        Request(RequestKind.NMI),
         SerialInput(1, b"c"),
         Request(RequestKind.RESET),
     ]

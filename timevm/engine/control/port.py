@@ -79,6 +79,8 @@ class MachinePort(Protocol):
     registers: Sequence[Register]
     #: watchpoints may be of physical addresses
     watches_physical: bool
+    #: the board has an input for non-maskable interrupts
+    takes_nmi: bool
 
     @property
     def icount(self) -> int: ...
@@ -199,6 +201,9 @@ class VmPort(Protocol):
     async def system_reset(self) -> None: ...
 
     async def system_powerdown(self) -> None: ...
+
+    async def inject_nmi(self) -> None:
+        """Raises UserError where the board takes none."""
 
     async def quit(self) -> None:
         """Ask the process to end in order."""

@@ -270,6 +270,12 @@ class Vm:
         self.inject(Request(RequestKind.POWERDOWN))
         self._standing.events.send("POWERDOWN")
 
+    async def inject_nmi(self) -> None:
+        if not self._machine.takes_nmi:
+            raise UserError("this feature or command is not currently supported")
+        if self.run_state not in NEEDS_RESET:
+            self.inject(Request(RequestKind.NMI))
+
     async def quit(self) -> None:
         self.end(Over(OverReason.QUIT, "host-qmp-quit"))
 

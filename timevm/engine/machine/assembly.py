@@ -62,6 +62,8 @@ class Assembly:
     boot: Callable[[], None]
     #: the power button was pressed (``system_powerdown``)
     power_button: Callable[[], None] = field(default=_nothing)
+    #: a non-maskable interrupt for the CPU (``nmi``)
+    nmi: Callable[[], None] = field(default=_nothing)
     #: device registers that the CPU serves natively follow the devices again, after a reset or a restore
     follow_devices: Callable[[], None] = field(default=_nothing)
     #: read-only memory: seen by debuggers and monitors, written by nobody
@@ -73,3 +75,7 @@ class Assembly:
     #: what is on the PCI bus now
     pci_functions: Callable[[], list[PciFunctionInfo]] = field(default=list)
     interrupt_controllers: Callable[[], list[InterruptController]] = field(default=list)
+
+    @property
+    def takes_nmi(self) -> bool:
+        return self.nmi is not _nothing

@@ -53,11 +53,14 @@ class Machine:
         self.dirty = parts.dirty
         self.registers = board.cpu.registers
         self.watches_physical = board.cpu.watches_physical
+        self.translate = board.cpu.translate
         self.pci_functions = board.pci_functions
         self.interrupt_controllers = board.interrupt_controllers
+        self.takes_nmi = board.takes_nmi
         self._board = board
-        self._memory = MemoryAccess(board.cpu, board.ram, board.roms)
-        self.mappings = partial(board.cpu.mappings, partial(self._memory.read, physical=True))
+        memory = MemoryAccess(board.cpu, board.ram, board.roms)
+        self.read_memory, self.write_memory = memory.read, memory.write
+        self.mappings = partial(board.cpu.mappings, partial(memory.read, physical=True))
         #: break- and watchpoints in force
         self.stops = Stops()
         self.device_writes = DeviceWrites(board.cpu)
@@ -297,6 +300,8 @@ class Machine:
                 self.cables.number(card).received(frame)
             case Request(RequestKind.POWERDOWN):
                 self._board.power_button()
+            case Request(RequestKind.NMI):
+                self._board.nmi()
             case Request(kind):
                 self._request = kind
             case Idle(ns):
@@ -350,15 +355,6 @@ class Machine:
 
     def write_register(self, name: str, value: int) -> None:
         self.cpu.write_register(name, value)
-
-    def translate(self, address: int) -> int | None:
-        return self.cpu.translate(address)
-
-    def read_memory(self, address: int, size: int, *, physical: bool = False) -> bytes:
-        return self._memory.read(address, size, physical=physical)
-
-    def write_memory(self, address: int, data: bytes, *, physical: bool = False) -> int:
-        return self._memory.write(address, data, physical=physical)
 
     def memory_map(self) -> list[MemoryRegion]:
         return list(self._board.memory_map)

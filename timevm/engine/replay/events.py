@@ -12,6 +12,7 @@ class RequestKind(IntEnum):
     RESET = 1
     POWERDOWN = 2
     QUIT = 3
+    NMI = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A reset, power button or quit asked for from outside."""
+    """A reset, power button, quit or non-maskable interrupt asked for from outside."""
 
     kind: RequestKind
 

@@ -115,6 +115,10 @@ async def pmemsave(context: MonitorContext, arguments: PhysicalMemorySaveArgumen
     await _save(context, arguments.val, arguments.size, arguments.filename, physical=True)
 
 
+async def inject_nmi(context: MonitorContext, arguments: Empty) -> None:
+    await context.vm.inject_nmi()
+
+
 async def human_monitor_command(context: MonitorContext, arguments: HumanMonitorArguments) -> str:
     check_cpu_index(arguments.cpu_index)
     if context.human_monitor is None:
@@ -131,5 +135,6 @@ HANDLERS: dict[str, Handler] = {
     "query-chardev": query_chardev,
     "memsave": memsave,
     "pmemsave": pmemsave,
+    "inject-nmi": inject_nmi,
     "human-monitor-command": human_monitor_command,
 }

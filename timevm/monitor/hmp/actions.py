@@ -44,6 +44,11 @@ async def system_powerdown(call: Call) -> str:
     return ""
 
 
+async def nmi(call: Call) -> str:
+    await _execute(call, "inject-nmi")
+    return ""
+
+
 async def quit_(call: Call) -> str:
     await _execute(call, "quit")
     return ""
@@ -300,6 +305,7 @@ ACTIONS: tuple[HmpCommand, ...] = (
         "addr size file",
         ('memsave $sp 0x100 "stack.bin"',),
     ),
+    HmpCommand(("nmi",), "inject a non-maskable interrupt, as a button on the PC's front did", nmi),
     HmpCommand(
         ("pmemsave",),
         "write 'size' bytes of physical memory to a file",

@@ -133,6 +133,10 @@ def assemble(order: Order) -> Assembly:
         for window in native:
             window.follow()
 
+    def nmi() -> None:
+        for level in (True, False):
+            cpu.set_interrupt("nmi", level)
+
     devices = chipset.devices()
     devices |= {uart.name: uart for uart in uarts} | {firmware.name: firmware}
     devices |= {function.name: function for _, function in sorted(bus.functions.items())}
@@ -151,6 +155,7 @@ def assemble(order: Order) -> Assembly:
         boot=boot,
         roms=(rom,),
         power_button=chipset.power.press_power_button,
+        nmi=nmi,
         follow_devices=follow_devices,
         acpi_tables=b"".join(described.placed(TABLES)),
         pci_functions=lambda: pci_functions(bus),
