@@ -65,7 +65,7 @@ COMMANDS = (
         name="dump-guest-memory",
         documentation="Write the guest's memory and registers, as they are at this instruction, to an ELF core file, "
         "for gdb, crash or drgn.  The machine stands meanwhile; in a replay this can be done at any instruction.  "
-        "Memory that the guest has not touched takes no room in the file.  A kernel's own note for such tools "
+        "Memory that is zero takes no room in the file.  A kernel's own note for such tools "
         "(VMCOREINFO) is copied into the file if the guest is a Linux that has one.",
         arguments=DumpArguments,
         example=Example(

@@ -62,6 +62,23 @@ def test_pages_that_hold_nothing_are_one_hole() -> None:
     ]
 
 
+def test_pages_that_were_written_and_are_zero_again_are_holes_too() -> None:
+    memory = block({3, 4, 5, 9})
+    memory.view[4 * PAGE : 5 * PAGE] = bytes(PAGE)
+    memory.view[9 * PAGE : 10 * PAGE - 1] = bytes(PAGE - 1)
+    [part] = select([memory], None)
+    assert [(data is None, size // PAGE) for data, size in part.pieces(1 << 20)] == [
+        (True, 3),
+        (False, 1),
+        (True, 1),
+        (False, 1),
+        (True, 3),
+        (False, 1),
+        (True, 2),
+    ]
+    assert content(part) == bytes(memory.view)
+
+
 def test_blocks_stand_one_behind_the_other() -> None:
     low, high = block({1}), block({2}, BASE + (1 << 30))
     parts = select([low, high], None)

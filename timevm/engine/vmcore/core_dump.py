@@ -62,7 +62,7 @@ class CoreDump:
             raise UserError("dump: cancelled")
 
     def take(self, machine: Dumpable) -> None:
-        """The machine stands meanwhile, and is not changed: 2.5 s for each GiB that was written, 1 ms without.
+        """The machine stands meanwhile, and is not changed: 1 to 3 s for each GiB that is not zero, else 1 ms.
 
         Raises UserError for what cannot be dumped, HostError if it cannot be written; then there is no file.
         """

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from timevm.engine.cpu.mappings import Mappings
+from timevm.engine.machine.dirty_pages import PageNumbers
 from timevm.engine.machine.memory_image import MemoryBlock
 from timevm.engine.machine.ram import PAGE
 from timevm.engine.vmcore.elf_core import Load
+
+#: pages looked at in one go: what is found is still in the host's cache when it is written
+_TOGETHER = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Part:
         """All of it in order as (bytes, size), at most ``most`` bytes at a time; None: that many zeroes, any number."""
         at = self.base - self.block.base
         end = at + self.size
-        for first, last in self._held():
+        for first, last in self._held(at, end):
             first, last = max(first, at), min(last, end)
             if first >= last:
                 continue
@@ -39,16 +43,26 @@ class Part:
         if at < end:
             yield None, end - at
 
-    def _held(self) -> Iterator[tuple[int, int]]:
-        """Ranges of bytes of the block that hold something, ascending."""
+    def _held(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """Ranges of bytes of the block that are not zero, in whole pages, ascending.  0.1 s for a GiB."""
+        words = np.frombuffer(self.block.view, np.uint64).reshape(-1, PAGE // 8)
         pages = self.block.pages
-        if not len(pages):
-            return
-        breaks = np.flatnonzero(np.diff(pages) != 1) + 1
-        firsts = pages[np.concatenate((np.zeros(1, np.intp), breaks))]
-        lasts = pages[np.concatenate((breaks - 1, np.full(1, len(pages) - 1)))]
-        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            yield first * PAGE, (last + 1) * PAGE
+        pages = pages[np.searchsorted(pages, begin // PAGE) : np.searchsorted(pages, -(-end // PAGE))]
+        for first, last in runs(pages):
+            for start in range(first, last, _TOGETHER):
+                found = np.flatnonzero(words[start : min(start + _TOGETHER, last)].any(axis=1))
+                for held, behind in runs(found + start):
+                    yield held * PAGE, behind * PAGE
+
+
+def runs(numbers: PageNumbers) -> Iterator[tuple[int, int]]:
+    """Half-open ranges of ascending numbers."""
+    if not len(numbers):
+        return
+    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+    firsts = numbers[np.concatenate((np.zeros(1, np.intp), breaks))]
+    lasts = numbers[np.concatenate((breaks - 1, np.full(1, len(numbers) - 1)))]
+    yield from zip(firsts.tolist(), (lasts + 1).tolist(), strict=True)
 
 
 def select(blocks: Sequence[MemoryBlock], chosen: range | None) -> list[Part]:
