@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.monitor.toy_vm import ToyVm
+from tests.monitor.toy_vm import RAM, ToyVm
 from tests.peers import need
 from tests.tmux import Tmux
 from timevm.engine.control.port import ReplayMode
 from timevm.engine.control.run_state import RunState
 from timevm.monitor.commands.context import MonitorContext
 from timevm.monitor.endpoint import SocketEndpoint
+from timevm.monitor.hmp import session as session_module
 from timevm.monitor.hmp.lines import Interrupt, Line, LineReader
 from timevm.monitor.hmp.server import run_hmp_server
 from timevm.monitor.hmp.telnet import EchoAccepted, TelnetServer, TerminalNamed, WindowSized
@@ -53,6 +54,24 @@ async def test_a_plain_client_gets_plain_lines_at_once(tmp_path: Path) -> None:
         writer.write_eof()
         rest = await asyncio.wait_for(reader.read(), DEADLINE)
         assert rest == b"unknown command: 'foo'\r\n(timevm) fred\r\n(timevm) "
+        writer.close()
+
+
+async def test_an_answer_of_megabytes_comes_whole_and_the_session_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than what may wait for a client who does not read (``info tlb`` of a Linux has eight megabytes)."""
+    for name in ("MAX_UNREAD", "PIECE"):  # the toy's memory is small: a hundredth of everything
+        monkeypatch.setattr(session_module, name, getattr(session_module, name) // 100)
+    words = 16_384
+    async with served(MonitorContext(ToyVm()), SocketEndpoint(path=str(tmp_path / "hmp"))) as path:
+        reader, writer = await asyncio.open_unix_connection(path)
+        await asyncio.wait_for(reader.readexactly(len(BANNER)), DEADLINE)
+        writer.write(f"xp/{words}xb {RAM:#x}\ninfo name\n".encode())
+        writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), DEADLINE)
+        assert len(answer) > 5 * session_module.MAX_UNREAD and answer.count(b"\r\n") == words // 8 + 1
+        assert answer.endswith(b"\r\n(timevm) fred\r\n(timevm) ")
         writer.close()
 
 

@@ -30,6 +30,8 @@ from timevm.monitor.hmp.toolbar import Position, bar, look, toolbar
 REFRESH = 0.5
 #: of the prompt and its toolbar
 _ROWS = 2
+#: characters of an answer that are written before the terminal is waited for
+_PIECE = 1 << 16
 _CTRL_C = b"\x03"
 _ERASE_LINE = b"\r\x1b[K"
 
@@ -203,8 +205,17 @@ class Console:
                 self._running = False
                 progress.cancel()
                 await asyncio.gather(progress, return_exceptions=True)
-        print_formatted_text(ANSI(printed), end="")
+        await self._print(printed)
         await self._look()
+
+    async def _print(self, text: str) -> None:
+        """Plain text goes to the terminal as it is: prompt_toolkit takes some microseconds a character."""
+        if not text.replace("\n", "").isprintable():
+            print_formatted_text(ANSI(text), end="")
+            return
+        for start in range(0, len(text), _PIECE):
+            self._write(text[start : start + _PIECE].replace("\n", "\r\n").encode(errors="replace"))
+            await self._drain()
 
     async def _progress(self, events: AsyncIterator[VmEvent]) -> None:
         try:

@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 #: bytes that may wait for a client before it is dropped
 MAX_UNREAD = 1 << 20
+#: characters of an answer that are sent before the client is waited for
+PIECE = 1 << 16
 #: lines that wait for their turn
 _QUEUE = 64
 _READ_SIZE = 1 << 12
@@ -150,13 +152,16 @@ class _Connection:
                 await self._context.turns.wait()
             self._busy = True
             if line.too_long:
-                self._send(f"the line is too long: at most {MAX_LINE} bytes\n")
+                answer = f"the line is too long: at most {MAX_LINE} bytes\n"
             else:
                 if line.text.strip():
                     self._state.history.append(line.text.strip())
-                self._send(await self._context.turns.command(run_hmp_line(line.text, self._context, self._state)))
-            self._send(self._context.prompt)
+                answer = await self._context.turns.command(run_hmp_line(line.text, self._context, self._state))
             self._busy = False
+            for start in range(0, len(answer), PIECE):  # megabytes, perhaps: ``info tlb``, ``x/100000x``
+                self._send(answer[start : start + PIECE])
+                await self._writer.drain()
+            self._send(self._context.prompt)
             await self._writer.drain()
 
     def _start_console(self) -> None:
