@@ -48,8 +48,11 @@ class Dumps:
         task.add_done_callback(lambda task: self._ended(dump, task))
         if detach:
             beginning = loop.create_task(begun.wait())
-            await asyncio.wait((beginning, task), return_when=asyncio.FIRST_COMPLETED)
-            if not beginning.cancel():
+            try:
+                await asyncio.wait((beginning, task), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                has_not_begun = beginning.cancel()
+            if not has_not_begun:
                 return
         # it goes on if who asked for it goes away
         await asyncio.shield(task)
