@@ -38,7 +38,7 @@ async def test_the_shared_terminal(tmp_path: Path) -> None:
         daemon.type(b"info chardev\n")
         await daemon.shows(b"serial0: filename=mux\r\nserial0-base: filename=stdio\r\n")
         daemon.type(b"\x01c\x01h")
-        await daemon.shows(b"Ctrl-A x   leave timevm")
+        await daemon.shows(b"Ctrl-A x        leave timevm")
         daemon.type(b"\x01x")
         assert await daemon.ends() == 0
         assert daemon.output.endswith(b"timevm: Terminated\r\n")
