@@ -244,7 +244,7 @@ class ToyVm:
     async def replay_info(self) -> ReplayInfo:
         return self.machine.replay_info()
 
-    async def inspect(self, look: Callable[[MachinePort], Answer]) -> Answer:
+    async def inspect(self, look: Callable[[MachinePort], Answer], *, arrived: bool = False) -> Answer:
         return look(self.machine)
 
     async def save_snapshot(self, tag: str | None) -> SnapshotInfo:

@@ -197,6 +197,20 @@ async def test_stop_cancels_a_seek_which_is_then_where_it_began() -> None:
         assert state(vm) is RunState.PAUSED
 
 
+async def test_who_looks_where_a_seek_ends_waits_for_it() -> None:
+    async with running(ToyMachine(ReplayMode.PLAY)) as (vm, _):
+        await vm.seek(1000)
+        seek = asyncio.create_task(vm.seek(9_000_000_000))
+        await asyncio.sleep(0)
+        there = asyncio.create_task(vm.inspect(lambda machine: machine.icount, arrived=True))
+        await asyncio.sleep(0)
+        while await vm.inspect(lambda machine: machine.icount) == 1000:
+            pass
+        assert not there.done()
+        await vm.stop()
+        assert await there == (await seek).icount == 1000
+
+
 async def test_second_seek_replaces_the_first_and_a_step_waits() -> None:
     async with running(ToyMachine(ReplayMode.PLAY)) as (vm, _):
         first = asyncio.create_task(vm.seek(9_000_000_000))

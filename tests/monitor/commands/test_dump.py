@@ -70,7 +70,7 @@ class SlowVm(ToyVm):
         super().__init__()
         self.may_look = asyncio.Event()
 
-    async def inspect(self, look: Any) -> Any:
+    async def inspect(self, look: Any, *, arrived: bool = False) -> Any:
         await self.may_look.wait()
         return await asyncio.to_thread(look, self.machine)
 

@@ -74,7 +74,7 @@ class Inspect:
 
 @dataclass(frozen=True, slots=True)
 class Alter:
-    """As ``Inspect``, but it waits for a journey to end: snapshots, resets."""
+    """As ``Inspect``, but it waits for a journey to end: snapshots, resets, core files."""
 
     change: Callable[[MachinePort], Any]
     reply: Reply

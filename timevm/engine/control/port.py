@@ -220,8 +220,11 @@ class VmPort(Protocol):
     async def replay_info(self) -> ReplayInfo:
         """Exact, also while running."""
 
-    async def inspect(self, look: Callable[[MachinePort], Answer]) -> Answer:
-        """Run ``look`` on the CPU thread between two instructions; the machine goes on afterwards as it was."""
+    async def inspect(self, look: Callable[[MachinePort], Answer], *, arrived: bool = False) -> Answer:
+        """Run ``look`` on the CPU thread between two instructions; the machine goes on afterwards as it was.
+
+        ``arrived``: not in the middle of a seek or a way back, but where that ends.
+        """
 
     async def save_snapshot(self, tag: str | None) -> SnapshotInfo: ...
 

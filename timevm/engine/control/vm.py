@@ -300,8 +300,8 @@ class Vm:
     async def replay_info(self) -> ReplayInfo:
         return await self.inspect(lambda machine: machine.replay_info())
 
-    async def inspect(self, look: Callable[[MachinePort], Answer]) -> Answer:
-        answer: Answer = await self._ask(lambda reply: Inspect(look, reply))
+    async def inspect(self, look: Callable[[MachinePort], Answer], *, arrived: bool = False) -> Answer:
+        answer: Answer = await self._ask(lambda reply: (Alter if arrived else Inspect)(look, reply))
         return answer
 
     async def save_snapshot(self, tag: str | None) -> SnapshotInfo:

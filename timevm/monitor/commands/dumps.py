@@ -44,7 +44,9 @@ class Dumps:
 
         dump = self._latest = CoreDump(request, has_begun)
         self._status = DumpStatus.ACTIVE
-        task = self._task = loop.create_task(self._vm.inspect(dump.take), name=f"dump to {request.filename}")
+        task = self._task = loop.create_task(
+            self._vm.inspect(dump.take, arrived=True), name=f"dump to {request.filename}"
+        )
         task.add_done_callback(lambda task: self._ended(dump, task))
         if detach:
             beginning = loop.create_task(begun.wait())
