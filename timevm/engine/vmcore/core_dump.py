@@ -8,6 +8,7 @@ from typing import Protocol
 
 from timevm.engine.cpu.core_image import Note
 from timevm.engine.cpu.mappings import Mappings
+from timevm.engine.cpu.table_walk import MOST_PAGES
 from timevm.engine.machine.memory_image import MemoryImage
 from timevm.engine.vmcore.elf_core import Load, core_head
 from timevm.engine.vmcore.ranges import Part, physical_loads, select, virtual_loads
@@ -107,7 +108,7 @@ def _loads(parts: list[Part], machine: Dumpable, paging: bool) -> list[Load]:
     if mappings is None or mappings.absent:
         return physical_loads(parts)
     if mappings.more_from is not None:
-        raise UserError("dump: the guest's page tables map more than a core file can list: dump without paging")
+        raise UserError(f"dump: the guest's page tables map more than {MOST_PAGES} pages: dump without paging")
     loads = virtual_loads(parts, mappings)
     if not loads:
         raise UserError("dump: no guest memory to dump: the guest's page tables map none of it")
