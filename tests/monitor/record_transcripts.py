@@ -46,7 +46,9 @@ def record_names() -> None:
             head = line.split(" -- ")[0]
             prefix = "info " if head.startswith("info ") else ""
             names |= {
-                prefix + name for name in head.removeprefix("info ").split()[0].split("|") if re.match(r"[a-z?]", name)
+                prefix + name
+                for name in head.removeprefix("info ").split()[0].split("|")
+                if re.fullmatch(r"[a-z][\w-]*|\?", name)
             }
     NAMES.write_text(json.dumps(sorted(names), indent=1) + "\n")
 

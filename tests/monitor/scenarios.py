@@ -341,6 +341,30 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         ("-S", "-name", "fred"),
     ),
+    "facts": Scenario(
+        (
+            _N,
+            qmp("query-target"),
+            qmp("query-uuid"),
+            qmp("query-memory-size-summary"),
+            qmp("query-iothreads"),
+            qmp("query-current-machine"),
+            qmp("inject-nmi"),
+            hmp("info uuid"),
+            hmp("info memory_size_summary"),
+            hmp("info iothreads"),
+            hmp("nmi"),
+            hmp("sum 0x40f00000 4096"),
+            hmp("sum 0x40f00003 5"),
+            hmp("sum 0x40f00000 0"),
+            hmp("sum 0x40f00000"),
+            hmp("sum 0x140f00000 1"),
+        ),
+        (
+            *("-S", "-uuid", "550e8400-e29b-41d4-a716-446655440000"),
+            *("-device", "loader,addr=0x40f00000,data=0x123456789abcdef,data-len=8"),
+        ),
+    ),
     "disks": Scenario(
         (
             _N,

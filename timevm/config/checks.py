@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from uuid import UUID
 
-from timevm.config.model import Chardev, Monitor, Null, Stdio
+from timevm.config.model import NO_UUID, Chardev, Monitor, Null, Stdio
 from timevm.engine.machine.spec import Blockdev, DeviceOption, Drive, ObjectOption
 from timevm.errors import UserError
 
@@ -38,6 +40,15 @@ def check_block_graph(
             )
         if "rng" in properties and properties["rng"] not in sources:
             raise UserError(f"-device {device.driver},rng={properties['rng']}: Device '{properties['rng']}' not found")
+
+
+def uuid_of(text: str | None) -> UUID:
+    """``-uuid``; zeroes if there is none."""
+    if text is None:
+        return NO_UUID
+    if re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text) is None:
+        raise UserError(f"-uuid {text}: failed to parse UUID string: wrong format")
+    return UUID(text)
 
 
 def check_networks(netdevs: Sequence[str], devices: Sequence[DeviceOption], objects: Sequence[ObjectOption]) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from uuid import UUID
 
 from timevm.engine.machine.spec import MachineSpec
 from timevm.network.settings import UserSettings
+
+NO_UUID = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ class Config:
     #: tag of the snapshot to start from (``-loadvm``)
     loadvm: str | None = None
     name: str | None = None
+    uuid: UUID = NO_UUID
     pidfile: Path | None = None
     log_file: Path | None = None
     log_items: frozenset[str] = frozenset()

@@ -72,7 +72,7 @@ class CommandLine:
         where = machine_options.SHORT_DRIVES[name]
         self.drives.append(machine_options.parse_drive(f"file={text.replace(',', ',,')},{where}", self.vocabulary))
 
-    _TEXTS = frozenset({"kernel", "initrd", "append", "dtb", "bios", "pidfile", "D", "loadvm"})
+    _TEXTS = frozenset({"kernel", "initrd", "append", "dtb", "bios", "pidfile", "D", "loadvm", "uuid"})
 
     def _machine(self, text: str) -> None:
         if text in ("help", "?"):
@@ -336,6 +336,7 @@ class CommandLine:
             no_shutdown=self.no_shutdown,
             loadvm=self.texts.get("loadvm"),
             name=self.name,
+            uuid=checks.uuid_of(self.texts.get("uuid")),
             pidfile=self._path("pidfile"),
             log_file=self._path("D"),
             log_items=frozenset(self.log_items) & LOG_ITEMS.keys(),

@@ -36,6 +36,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("seed", "NUMBER", MACHINE, "seed of the machine's random numbers (default: from the host, recorded)"),
     Option("no-hpet", "", MACHINE, "accepted for QEMU's command lines: there is no HPET"),
     Option("name", "[guest=]NAME", MACHINE, "the machine's name, for query-name and the console"),
+    Option("uuid", "UUID", MACHINE, "the machine's UUID, for query-uuid; the guest does not see it"),
     Option("kernel", "FILE", BOOT, "Linux Image (flat or gzip), a PC's bzImage, an ELF file, or a flat binary"),
     Option("initrd", "FILE", BOOT, "initial ramdisk"),
     Option("append", "TEXT", BOOT, "the kernel's command line"),
@@ -147,7 +148,7 @@ _WITH_VALUE: dict[str, str] = {
     "there is no Xen": "xen-domid",
     "-kernel or -bios says what starts; the PC's BIOS tries its disks, then its CDs": "boot",
     _NOT_NOW: "numa add-fd set mem-path compat fw_cfg overcommit dfilter watchdog watchdog-action "
-    "semihosting-config readconfig trace plugin msg dump-vmstate L uuid tb-size prom-env g",
+    "semihosting-config readconfig trace plugin msg dump-vmstate L tb-size prom-env g",
 }
 #: the same for those without one
 _WITHOUT_VALUE: dict[str, str] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timevm.qmp_schema import block, chardev, control, dump, extension, job, machine, pci, replay, run_state
+from timevm.qmp_schema import block, chardev, control, dump, extension, facts, job, machine, pci, replay, run_state
 from timevm.qmp_schema.base import Command, Event
 
 #: modules of the schema in the order of the reference manual: (title, rows, events)
@@ -12,7 +12,7 @@ CHAPTERS: tuple[tuple[str, tuple[Command, ...], tuple[Event, ...]], ...] = (
     ("Record and replay", replay.COMMANDS, ()),
     ("timevm's own: the ways back", extension.COMMANDS, ()),
     ("Snapshots and jobs", job.COMMANDS, job.EVENTS),
-    ("The machine", (*machine.COMMANDS, *pci.COMMANDS, *dump.COMMANDS), dump.EVENTS),
+    ("The machine", (*machine.COMMANDS, *facts.COMMANDS, *pci.COMMANDS, *dump.COMMANDS), dump.EVENTS),
     ("Block devices", block.COMMANDS, ()),
     ("Character devices", chardev.COMMANDS, ()),
 )

@@ -72,6 +72,7 @@ class FrontEnds:
             checkpoints=None if checkpoints is None else lambda: checkpoints_of(vm, checkpoints),
             gdb_server=self._command_gdb_server,
             prompt=config.prompt,
+            uuid=config.uuid,
         )
 
     async def _human_monitor_line(self, line: str, context: MonitorContext) -> str:

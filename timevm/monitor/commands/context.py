@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from uuid import UUID
 
 import timevm
 from timevm.engine.control.events import EventStream
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 #: the QEMU whose commands and texts timevm keeps to
 QEMU_VERSION = (7, 2, 0)
 PACKAGE = f"timevm {timevm.__version__}"
+NO_UUID = UUID(int=0)
 
 
 class ChardevPort(Protocol):
@@ -104,6 +106,8 @@ class MonitorContext:
     checkpoints: Callable[[], Awaitable[TimevmCheckpoints]] | None = None
     #: the monitor's ``gdbserver DEVICE``: starts, moves or ends (``none``) the gdb server, returns what to print
     gdb_server: Callable[[str], Awaitable[str]] | None = None
+    #: of ``-uuid``
+    uuid: UUID = NO_UUID
     #: prompt of the human monitor
     prompt: str = "(timevm) "
     #: what does not come from the machine (jobs, dumps)

@@ -6,6 +6,7 @@ from typing import Any
 
 from timevm.engine.control.port import ReplayInfo, ReplayMode, RunEnd
 from timevm.monitor.commands.dispatch import execute
+from timevm.monitor.hmp.checksum import sum_
 from timevm.monitor.hmp.errors import HmpError
 from timevm.monitor.hmp.memory_dump import disassemble, dump_memory, print_value
 from timevm.monitor.hmp.parameters import Kind, Parameter
@@ -14,6 +15,7 @@ from timevm.monitor.hmp.timeline_picture import ASCII, UNICODE, WIDTH, Moment, d
 from timevm.qmp_schema.extension import TimevmInstruction, TimevmStopped, TimevmStopReason, TimevmTimeline
 
 _ADDRESS = Parameter("address", Kind.EXPRESSION)
+_ADDRESS_32 = Parameter("address", Kind.SMALL)
 _MEMORY_FORMAT = Parameter("format", Kind.FORMAT)
 _FILENAME = Parameter("filename", Kind.STRING)
 _COUNT = Parameter("count", Kind.EXPRESSION, optional=True)
@@ -366,6 +368,14 @@ ACTIONS: tuple[HmpCommand, ...] = (
     ),
     HmpCommand(("stepi",), "execute one instruction, or as many as given", stepi, (_COUNT,), "[count]", ("stepi 10",)),
     HmpCommand(("stop", "s"), "pause the machine; cancel a seek or reverse run", stop),
+    HmpCommand(
+        ("sum",),
+        "the checksum of physical memory",
+        sum_,
+        (_ADDRESS_32, Parameter("size", Kind.SMALL)),
+        "addr size",
+        ("sum 0x40000000 4096",),
+    ),
     HmpCommand(("system_powerdown",), "press the power button", system_powerdown),
     HmpCommand(("system_reset",), "press the reset button", system_reset),
     HmpCommand(("timeline",), "the named moments of the recording, and where the machine is", timeline),

@@ -12,6 +12,7 @@ from timevm.monitor.commands.control_commands import version
 from timevm.monitor.commands.dispatch import execute
 from timevm.monitor.hmp.dumping import info_dump
 from timevm.monitor.hmp.errors import HmpError
+from timevm.monitor.hmp.facts import FACTS
 from timevm.monitor.hmp.interrupts import info_irq, info_pic
 from timevm.monitor.hmp.mappings import info_mem, info_tlb
 from timevm.monitor.hmp.parameters import Kind, Parameter
@@ -78,19 +79,29 @@ async def info_mtree(call: Call) -> str:
     regions = sorted(regions, key=lambda region: region.base)
     ports = [region for region in regions if region.name.startswith(_PORT)]
     memory = [region for region in regions if region not in ports]
+    ports = [replace(region, name=region.name.removeprefix(_PORT)) for region in ports]
+    if call.values["f"]:
+        spaces = [("memory", "system", memory)] + ([("I/O", "io", ports)] if ports else [])
+        return "".join(_flat_view(number, *space) for number, space in enumerate(spaces))
     text = _address_space("memory", "system", (1 << 64) - 1, memory)
     if ports:
-        ports = [replace(region, name=region.name.removeprefix(_PORT)) for region in ports]
         text += "\n" + _address_space("I/O", "io", 0xFFFF, ports)
     return text
 
 
+def _flat_view(number: int, name: str, root: str, regions: Sequence[MemoryRegion]) -> str:
+    text = f'FlatView #{number}\n AS "{name}", root: {root}\n Root memory region: {root}\n'
+    return text + "".join(_region("  ", region) for region in regions) + "\n"
+
+
+def _region(before: str, region: MemoryRegion) -> str:
+    kind = "i/o" if region.kind == "io" else region.kind
+    return f"{before}{region.base:016x}-{region.base + region.size - 1:016x} (prio 0, {kind}): {region.name}\n"
+
+
 def _address_space(name: str, root: str, last: int, regions: Sequence[MemoryRegion]) -> str:
     text = f"address-space: {name}\n  0000000000000000-{last:016x} (prio 0, i/o): {root}\n"
-    for region in regions:
-        kind = "i/o" if region.kind == "io" else region.kind
-        text += f"    {region.base:016x}-{region.base + region.size - 1:016x} (prio 0, {kind}): {region.name}\n"
-    return text
+    return text + "".join(_region("    ", region) for region in regions)
 
 
 def _plain(value: Any) -> str:
@@ -256,7 +267,7 @@ async def info_checkpoints(call: Call) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-INFORMATION: tuple[HmpCommand, ...] = (
+_COMMANDS: tuple[HmpCommand, ...] = (
     HmpCommand(
         ("block",),
         "the disks and their images",
@@ -275,7 +286,14 @@ INFORMATION: tuple[HmpCommand, ...] = (
     HmpCommand(("jobs",), "jobs started over QMP", info_jobs),
     HmpCommand(("kvm",), "whether KVM is used: it is not", info_kvm),
     HmpCommand(("mem",), "what is mapped: ranges of virtual memory", info_mem, examples=("info mem",)),
-    HmpCommand(("mtree",), "the physical address space", info_mtree),
+    HmpCommand(
+        ("mtree",),
+        "the physical address space (-f: as a flat view)",
+        info_mtree,
+        tuple(Parameter(name, Kind.FLAG, flag=name) for name in "fdoD"),
+        "[-f][-d][-o][-D]",
+        ("info mtree", "info mtree -f"),
+    ),
     HmpCommand(("name",), "the machine's name", info_name),
     HmpCommand(("network",), "network connections", info_network),
     HmpCommand(("pci",), "what is on the PCI bus", info_pci),
@@ -295,3 +313,4 @@ INFORMATION: tuple[HmpCommand, ...] = (
     HmpCommand(("tlb",), "what is mapped: each page and its place", info_tlb, examples=("info tlb",)),
     HmpCommand(("version",), "QEMU version whose monitor this is, and timevm's", info_version),
 )
+INFORMATION: tuple[HmpCommand, ...] = tuple(sorted((*_COMMANDS, *FACTS), key=lambda command: command.names[0]))

@@ -10,6 +10,7 @@ from timevm.monitor.hmp.errors import HmpError, ParameterError, UnknownCommand
 from timevm.monitor.hmp.forwarding import FORWARDING
 from timevm.monitor.hmp.information import INFORMATION
 from timevm.monitor.hmp.parameters import Kind, Parameter, parse_parameters
+from timevm.monitor.hmp.refusals import REFUSALS
 from timevm.monitor.hmp.registers import registers_by_any_name
 from timevm.monitor.hmp.table import Call, HmpCommand, HmpState, find
 
@@ -24,7 +25,7 @@ async def _help(call: Call) -> str:
         found = find(INFORMATION, words[1])
         group = "info "
     else:
-        found = find(TOP, words[0])
+        found = find(TOP, words[0]) or find(REFUSALS, words[0])
         group = ""
     if found is None:
         raise UnknownCommand(" ".join(words[:2]) if group else words[0])
@@ -81,7 +82,7 @@ def split_command(line: str) -> tuple[HmpCommand, str, str, str]:
         if found is None:
             raise UnknownCommand(f"info {sub}")
         return found, f"info {sub}", found.title, rest
-    found = find(TOP, name)
+    found = find(TOP, name) or find(REFUSALS, name)
     if found is None:
         raise UnknownCommand(name)
     return found, name, found.title, rest

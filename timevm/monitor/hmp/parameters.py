@@ -92,7 +92,7 @@ def parse_parameters(
             case _:
                 value = evaluate(scanner, registers)
                 if parameter.kind is Kind.SMALL and not -(1 << 31) <= value < 1 << 32:
-                    raise ParameterError("integer is for 32-bit values")
+                    raise ParameterError(f"'{command}' has failed: integer is for 32-bit values")
                 values[parameter.name] = value
     scanner.skip_space()
     if scanner.peek():
