@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qemu.qmp import QMPClient
+from qemu.qmp import ConnectError, QMPClient
 
 from tests.guests import bare
 
@@ -171,9 +171,16 @@ async def status(client: QMPClient, wanted: str) -> None:
 async def qmp(daemon: Daemon, path: Path) -> AsyncIterator[QMPClient]:
     """The PyPI client, connected."""
     await daemon.until(lambda: os.path.exists(path), f"there was a socket {path}")
-    client = QMPClient("test")
     async with asyncio.timeout(DEADLINE):
-        await client.connect(str(path))
+        while True:
+            client = QMPClient("test")
+            try:
+                await client.connect(str(path))
+                break
+            except ConnectError as failure:
+                if not isinstance(failure.exc, ConnectionRefusedError):
+                    raise
+                await asyncio.sleep(0.01)  # the socket is bound, and is not listened at yet
     try:
         yield client
     finally:
