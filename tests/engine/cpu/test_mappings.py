@@ -89,6 +89,7 @@ SHAPES = {
     "x86, 32 bits, small pages": _x86(0, 0, 4),
     "x86, PAE": _x86(0x20, 0),
     "x86, long": _x86(0x20, 0x500),
+    "x86, five levels": _x86(0x1020, 0x500),
     "Sv39": _riscv(8),
     "Sv48": _riscv(9),
     "Sv57": _riscv(10),

@@ -11,8 +11,9 @@ from tests.monitor.toy_vm import ToyVm
 from timevm.engine.machine.outcome import ReplayMode
 from timevm.monitor.commands.context import MonitorContext
 from timevm.monitor.hmp.checksum import MOST, checksum
+from timevm.monitor.hmp.information import INFORMATION
 from timevm.monitor.hmp.line import TOP, run_hmp_line
-from timevm.monitor.hmp.refusals import REFUSALS
+from timevm.monitor.hmp.refusals import INFORMATION_REFUSALS, REFUSALS
 
 QEMU = frozenset(json.loads(NAMES.read_text()))
 #: those of timevm, and those that nobody types out of habit
@@ -31,9 +32,19 @@ def test_what_qemu_knows_is_done_or_refused() -> None:
     assert {name for name in QEMU - OURS - refused if not name.startswith("info ")} == UNKNOWN
 
 
-@pytest.mark.parametrize("command", REFUSALS, ids=lambda command: command.names[0])
-async def test_the_reason_is_one_sentence(command: object) -> None:
-    name = command.names[0]  # type: ignore[attr-defined]
+def test_what_qemu_says_of_is_said_or_refused() -> None:
+    refused = {f"info {command.names[0]}" for command in INFORMATION_REFUSALS}
+    ours = {f"info {command.names[0]}" for command in INFORMATION}
+    assert not refused & ours
+    assert refused <= QEMU
+    assert {name for name in QEMU - ours - refused if name.startswith("info ")} == {"info lapic"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(command.names[0] for command in REFUSALS), *(f"info {command.names[0]}" for command in INFORMATION_REFUSALS)],
+)
+async def test_the_reason_is_one_sentence(name: str) -> None:
     printed = await run_hmp_line(f"{name} any thing -at all", context())
     assert printed.startswith(f"{name}: ") and printed.endswith("\n") and printed.count("\n") == 1
     assert await run_hmp_line(f"help {name}", context()) == f"{name}  -- not here: {printed.removeprefix(f'{name}: ')}"

@@ -10,7 +10,7 @@ from timevm.monitor.hmp.errors import HmpError, ParameterError, UnknownCommand
 from timevm.monitor.hmp.forwarding import FORWARDING
 from timevm.monitor.hmp.information import INFORMATION
 from timevm.monitor.hmp.parameters import Kind, Parameter, parse_parameters
-from timevm.monitor.hmp.refusals import REFUSALS
+from timevm.monitor.hmp.refusals import INFORMATION_REFUSALS, REFUSALS
 from timevm.monitor.hmp.registers import registers_by_any_name
 from timevm.monitor.hmp.table import Call, HmpCommand, HmpState, find
 
@@ -22,7 +22,7 @@ async def _help(call: Call) -> str:
     if words[0] == "info":
         if len(words) == 1:
             return _information_list()
-        found = find(INFORMATION, words[1])
+        found = find(INFORMATION, words[1]) or find(INFORMATION_REFUSALS, words[1])
         group = "info "
     else:
         found = find(TOP, words[0]) or find(REFUSALS, words[0])
@@ -78,7 +78,7 @@ def split_command(line: str) -> tuple[HmpCommand, str, str, str]:
         rest = rest.lstrip()
         end = _name_end(rest)
         sub, rest = rest[:end], rest[end:]
-        found = find(INFORMATION, sub)
+        found = find(INFORMATION, sub) or find(INFORMATION_REFUSALS, sub)
         if found is None:
             raise UnknownCommand(f"info {sub}")
         return found, f"info {sub}", found.title, rest

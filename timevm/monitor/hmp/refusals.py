@@ -52,13 +52,37 @@ _REASONS: dict[str, str] = {
 }
 
 
-def _refused(name: str, reason: str) -> HmpCommand:
+_INFORMATION_REASONS: dict[str, str] = {
+    _SCREEN: "mice spice vnc",
+    _SOUND: "capture",
+    _MIGRATION: "migrate migrate_capabilities migrate_parameters rdma dirty_rate vcpu_dirty_limit",
+    _MEMORY: "balloon memdev memory-devices numa",
+    _HOST_ADDRESS: "ramblock",
+    _OBJECTS: "qom-tree qdm",
+    _OWN_LOG: "trace-events sync-profile",
+    "nothing works on disks in use here: info block lists them, info jobs the jobs of snapshots": "block-jobs",
+    "timevm keeps no such figures: info checkpoints has those of going back": "jit opcount profile stats",
+    "the machine has one processor: info cpus": "hotpluggable-cpus",
+    "the machine has no USB": "usb usbhost",
+    "the machine has no such switch": "rocker rocker-of-dpa-flows rocker-of-dpa-groups rocker-ports",
+    "the machine has no such device": "sev sgx tpm vm-generation-id",
+    "the guest's connections are sockets of the host: info network shows the cables": "usernet",
+    "info qtree shows the devices and their queues": "virtio virtio-queue-element virtio-queue-status "
+    "virtio-status virtio-vhost-queue-status",
+}
+
+
+def _refused(name: str, reason: str, group: str = "") -> HmpCommand:
     async def refuse(call: Call) -> str:
-        raise HmpError(f"{name}: {reason}")
+        raise HmpError(f"{group}{name}: {reason}")
 
     return HmpCommand((name,), f"not here: {reason}", refuse, (Parameter("rest", Kind.REST),), prefix=False)
 
 
-REFUSALS: tuple[HmpCommand, ...] = tuple(
-    _refused(name, reason) for reason, names in _REASONS.items() for name in names.split()
-)
+def _table(reasons: dict[str, str], group: str = "") -> tuple[HmpCommand, ...]:
+    return tuple(_refused(name, reason, group) for reason, names in reasons.items() for name in names.split())
+
+
+REFUSALS = _table(_REASONS)
+#: of ``info``
+INFORMATION_REFUSALS = _table(_INFORMATION_REASONS, "info ")
