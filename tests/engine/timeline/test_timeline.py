@@ -163,9 +163,7 @@ class Travels(RuleBasedStateMachine):
         """Each instruction is looked at where it is about to be executed, interrupts taken."""
         here = self.track.state
         seen: list[tuple[int, int]] = []
-        result = self.timeline.review(
-            count, lambda pc: seen.append((self.track.state.icount, pc)), Waiter()
-        )
+        result = self.timeline.review(count, lambda pc: seen.append((self.track.state.icount, pc)), Waiter())
         first = max(0, here.icount - count)
         assert seen == [(icount, self.model.after[icount].pc) for icount in range(first, here.icount)]
         assert result == RunResult(RunEnd.LIMIT, here.icount) and self.track.state == here
