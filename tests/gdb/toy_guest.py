@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from tests.monitor.toy_vm import RAM, RAM_SIZE, ToyMachine
@@ -119,6 +119,14 @@ class ToyTimeline:
         found = self.reverse_continue(stops, journey)
         self.guest.jump(here)
         return found
+
+    def review(self, count: int, look: Callable[[int], None], journey: Journey) -> RunResult:
+        here = self.guest.icount
+        for icount in range(max(0, here - count), here):
+            self.guest.jump(icount)
+            look(self.guest.read_register("pc"))
+        self.guest.jump(here)
+        return RunResult(RunEnd.LIMIT, here)
 
 
 class Toy:
