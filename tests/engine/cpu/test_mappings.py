@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.engine.cpu.board import RAM, RAM_SIZE
 from tests.engine.cpu.board import Board as ArmBoard
 from tests.engine.cpu.riscv64_board import RiscvBoard
 from tests.engine.cpu.x86_board import Board as X86Board
-from timevm.engine.cpu import table_walk
+from timevm.engine.cpu import aarch64_mappings, riscv64_mappings, table_walk, x86_64_mappings
 from timevm.engine.cpu.base import Cpu
 from timevm.engine.cpu.mappings import Mappings
 from timevm.engine.cpu.page_size import page_size
@@ -211,3 +212,21 @@ def test_ranges_end_where_rights_do() -> None:
 @pytest.mark.parametrize(("size", "text"), [(4096, "  4K"), (1 << 21, "  2M"), (1 << 29, "512M"), (1 << 39, "512G")])
 def test_sizes_of_pages(size: int, text: str) -> None:
     assert page_size(size) == text
+
+
+@pytest.mark.parametrize("walker", [x86_64_mappings, riscv64_mappings, aarch64_mappings])
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 1 << 32), entries=st.binary(max_size=64))
+def test_any_registers(walker: ModuleType, seed: int, entries: bytes) -> None:
+    """Memory is one table everywhere; most of its entries are empty."""
+    rng = random.Random(seed)
+    values: dict[str, int] = {}
+
+    def register(name: str) -> int:
+        return values.setdefault(name, rng.getrandbits(64) | (1 if name == "SCTLR_EL1" else 1 << 31))
+
+    def read(address: int, size: int) -> bytes:
+        return entries[:size].ljust(size, b"\0") if rng.random() < 0.9 else b""
+
+    found = walker.mappings(register, read)
+    assert found.absent or len(found.virtual) == len(found.physical) == len(found.size) == len(found.flags.index)
