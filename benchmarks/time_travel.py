@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.guests import LinuxGuest, bare, linux_arm64, linux_riscv64, linux_x86
 from timevm.engine.cpu.base import WatchKind, Watchpoint
 from timevm.engine.machine.builder import build_machine
 from timevm.engine.machine.machine import Machine
-from timevm.engine.machine.outcome import ReplayMode, RunEnd, Stops
+from timevm.engine.machine.outcome import ReplayMode, RunEnd, RunResult, Stops
 from timevm.engine.machine.ram import PAGE
 from timevm.engine.machine.spec import MIB, Drive, MachineSpec
 from timevm.engine.timeline.timeline import FAR, Timeline
@@ -195,7 +195,7 @@ def linux_reverse_continue(folder: Path, linux: Linux) -> Figures:
     seen: dict[int, int] = {}
     for _ in range(200):
         timeline.run(machine.icount + 997)
-        pc = machine.read_register("pc")
+        pc = machine.cpu.pc
         seen[pc] = seen.get(pc, 0) + 1
     hot = Stops(frozenset(sorted(seen, key=lambda pc: -seen[pc])[:1]))
     machine.set_stops(hot)
@@ -213,50 +213,60 @@ def linux_reverse_continue(folder: Path, linux: Linux) -> Figures:
     return figures
 
 
-def checkpoints(folder: Path, linux: Linux) -> Figures:
-    """Two replays of a boot in turns of a short way, one with and one without: what the host does to one it does to the
-    other, too."""
-    spec = replace(linux.recorded(folder), mode="play")
-    machines = [replay(spec), replay(spec)]
-    runs = [
-        history_of(machine, spec, ReplayMode.PLAY, looks_back=goes_back).run
-        for machine, goes_back in zip(machines, (False, True), strict=True)
-    ]
-    seconds = [0.0, 0.0]
-    end = machines[0].end
-    assert end is not None
+def in_turns(machines: Sequence[Machine], runs: Sequence[Callable[[int], RunResult]], end: int) -> list[float]:
+    """Seconds of each to ``end``, in turns of a short way: what the host does to one it does to the other, too."""
+    seconds = [0.0 for _ in runs]
+    sides = list(range(len(runs)))
     for turn, limit in enumerate((*range(FAR - 1, end, FAR - 1), end)):
-        for side in (0, 1) if turn % 2 else (1, 0):
+        for side in sides if turn % 2 else reversed(sides):
             begin = time.thread_time()
-            runs[side](limit)
+            while machines[side].icount < limit and runs[side](limit).end is RunEnd.KICKED:
+                pass
             seconds[side] += time.thread_time() - begin
     for machine in machines:
         machine.close()
-    return {"replay s": seconds[0], "with checkpoints s": seconds[1], "cost %": (seconds[1] / seconds[0] - 1) * 100}
+    return seconds
+
+
+def checkpoints(folder: Path, linux: Linux) -> Figures:
+    """Two replays of a boot, one with and one without."""
+    spec = replace(linux.recorded(folder), mode="play")
+    machines = [replay(spec), replay(spec)]
+    end = machines[0].end
+    assert end is not None
+    without, with_them = in_turns(
+        machines,
+        [
+            history_of(machine, spec, ReplayMode.PLAY, looks_back=goes_back).run
+            for machine, goes_back in zip(machines, (False, True), strict=True)
+        ],
+        end,
+    )
+    return {"replay s": without, "with checkpoints s": with_them, "cost %": (with_them / without - 1) * 100}
 
 
 def recording(folder: Path, linux: Linux) -> Figures:
     """A boot recorded with and without checkpoints, and looked back at from two thirds of it."""
-    spec = replace(linux.recorded(folder), rrfile=folder / "travel-again.rr")
-    end = 0
-    seconds = []
-    for looks_back in (False, True):
-        machine = build_machine(spec, lambda port, data: None)
-        run = history_of(machine, spec, ReplayMode.RECORD, looks_back=looks_back).run
-        begin = time.thread_time()
-        while (result := run(NEVER)).end is RunEnd.KICKED:
-            pass
-        seconds.append(time.thread_time() - begin)
-        end = result.icount
-        machine.close()
-    machine = build_machine(spec, lambda port, data: None)
-    history = history_of(machine, spec, ReplayMode.RECORD, looks_back=True)
+    recorded = linux.recorded(folder)
+    end = travel(recorded).end
+    specs = [replace(recorded, rrfile=folder / f"travel-again-{name}.rr") for name in ("without", "with")]
+    machines = [build_machine(spec, lambda port, data: None) for spec in specs]
+    without, with_them = in_turns(
+        machines,
+        [
+            history_of(machine, spec, ReplayMode.RECORD, looks_back=looks_back).run
+            for machine, spec, looks_back in zip(machines, specs, (False, True), strict=True)
+        ],
+        end,
+    )
+    machine = build_machine(specs[1], lambda port, data: None)
+    history = history_of(machine, specs[1], ReplayMode.RECORD, looks_back=True)
     while history.run(end * 2 // 3).end is RunEnd.KICKED:
         pass
     timeline = history.time_travel
     assert isinstance(timeline, Timeline) and history.look_back is not None
     there = Travel(machine, timeline)
-    figures = {"record s": seconds[0], "cost %": (seconds[1] / seconds[0] - 1) * 100}
+    figures = {"record s": without, "cost %": (with_them / without - 1) * 100}
     figures["look back ms"] = there.milliseconds(history.look_back.look_back)
     figures["first step ms"] = there.step()
     figures["next step ms"] = there.step()
