@@ -28,6 +28,7 @@ ifeq ($(CC_FOUND),)
 else
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 endif
+	@$(BIN)/python -m compileall -q timevm  # where PYTHONDONTWRITEBYTECODE is set every start would compile it all
 	@touch $@
 
 demo: env

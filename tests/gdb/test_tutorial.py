@@ -53,9 +53,7 @@ async def test_a_session_of_a_recording(tmp_path: Path) -> None:
     assert normalized(output) == normalized(tutorial.text), output
 
 
-async def test_a_core_file_taken_and_read(
-    spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_core_file_taken_and_read(spec: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("core-taken", "core-read"):
         await check(spec, sessions()[name], DEMO_AARCH64)

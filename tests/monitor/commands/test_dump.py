@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tests.engine.vmcore.cores import read_core
 from tests.monitor.toy_vm import RAM, RAM_SIZE, ToyVm
-from timevm.engine.control.port import CoreDump, DumpRequest, ReplayMode
+from timevm.engine.control.looks import CoreDump, DumpRequest
+from timevm.engine.control.port import ReplayMode
 from timevm.errors import HostError, InternalError, TimevmError
 from timevm.monitor.commands.context import MonitorContext
 from timevm.monitor.commands.dispatch import execute, on_wire

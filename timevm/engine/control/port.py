@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from timevm.engine.control.run_state import RunState
 from timevm.engine.cpu.base import Register, WatchKind, Watchpoint
-from timevm.engine.cpu.mappings import Mappings
-from timevm.engine.machine.memory_image import MemoryImage
 from timevm.engine.machine.outcome import (
     DebugStop,
     InterruptController,
@@ -29,15 +27,15 @@ from timevm.engine.machine.outcome import (
     Stops,
 )
 from timevm.engine.replay.events import Event
-from timevm.engine.vmcore.core_dump import CoreDump, DumpRequest
+
+if TYPE_CHECKING:
+    from timevm.engine.cpu.mappings import Mappings
+    from timevm.engine.machine.memory_image import MemoryImage
 
 __all__ = [
-    "CoreDump",
     "DebugStop",
-    "DumpRequest",
     "InterruptController",
     "MachinePort",
-    "Mappings",
     "MemoryRegion",
     "PciFunctionInfo",
     "PciRegion",

@@ -9,25 +9,26 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import c_uint64, c_void_p
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import unicorn
 from unicorn import arm64_const as arm64
 from unicorn import unicorn_const as const
 
-from timevm.engine.cpu import aarch64_mappings, native, psci, unicorn_library
 from timevm.engine.cpu import aarch64_private as private
-from timevm.engine.cpu.aarch64_core import describe
+from timevm.engine.cpu import native, psci, unicorn_library
 from timevm.engine.cpu.aarch64_interposed import interpose
 from timevm.engine.cpu.aarch64_registers import REGISTERS, SYSTEM_BY_NAME, UNICORN_NUMBER
 from timevm.engine.cpu.aarch64_state import CpuState
 from timevm.engine.cpu.aarch64_system import SystemRegisters
 from timevm.engine.cpu.aarch64_watched import watched_ranges
 from timevm.engine.cpu.base import Stop, StopKind
-from timevm.engine.cpu.core_image import CoreImage
-from timevm.engine.cpu.mappings import Mappings, ReadMemory
 from timevm.engine.cpu.unicorn_cpu import TOP, UnicornCpu
 from timevm.errors import GuestError, UserError
+
+if TYPE_CHECKING:  # who asks for these imports them, and the first instruction need not wait for that
+    from timevm.engine.cpu.core_image import CoreImage
+    from timevm.engine.cpu.mappings import Mappings, ReadMemory
 
 MODELS = {
     "cortex-a53": arm64.UC_CPU_ARM64_A53,
@@ -274,10 +275,14 @@ class Aarch64Cpu(UnicornCpu):
         return int(self._unicorn.reg_read(UNICORN_NUMBER[name]))
 
     def core_image(self) -> CoreImage:
+        from timevm.engine.cpu.aarch64_core import describe
+
         return describe(self.read_register)
 
     def mappings(self, read: ReadMemory) -> Mappings:
-        return aarch64_mappings.mappings(self.read_register, read)
+        from timevm.engine.cpu.aarch64_mappings import mappings
+
+        return mappings(self.read_register, read)
 
     def write_register(self, name: str, value: int) -> None:
         """Raises UserError for a name that is not in ``registers``."""

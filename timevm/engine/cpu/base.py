@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from timevm.engine.cpu.code_trace import CodeTrace
-from timevm.engine.cpu.core_image import CoreImage
-from timevm.engine.cpu.mappings import Mappings, ReadMemory
+
+if TYPE_CHECKING:  # who asks for these imports them, and the first instruction need not wait for that
+    from timevm.engine.cpu.core_image import CoreImage
+    from timevm.engine.cpu.mappings import Mappings, ReadMemory
 
 
 class StopKind(Enum):

@@ -11,27 +11,28 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import c_uint64
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import unicorn
 from unicorn import riscv_const as riscv
 from unicorn import unicorn_const as const
 
-from timevm.engine.cpu import riscv64_mappings, unicorn_library
 from timevm.engine.cpu import riscv64_private as private
+from timevm.engine.cpu import unicorn_library
 from timevm.engine.cpu.base import Stop, StopKind
-from timevm.engine.cpu.core_image import CoreImage
 from timevm.engine.cpu.counted_cpu import CountedCpu
-from timevm.engine.cpu.mappings import Mappings, ReadMemory
 from timevm.engine.cpu.native import STOP_FIRMWARE_CALL, STOP_KICK
 from timevm.engine.cpu.native import riscv64 as hooks
-from timevm.engine.cpu.riscv64_core import describe
 from timevm.engine.cpu.riscv64_interposed import interpose
 from timevm.engine.cpu.riscv64_registers import COUNTERS, REGISTERS
 from timevm.engine.cpu.riscv64_state import LINES, CpuState
 from timevm.engine.cpu.sbi import Arguments, Extension, SbiOutcome
 from timevm.engine.cpu.unicorn_cpu import PAGE, TOP, address_of
 from timevm.errors import GuestError, UserError
+
+if TYPE_CHECKING:  # who asks for these imports them, and the first instruction need not wait for that
+    from timevm.engine.cpu.core_image import CoreImage
+    from timevm.engine.cpu.mappings import Mappings, ReadMemory
 
 #: both are what Unicorn calls a U54; QEMU's rv64 has more extensions, which the device tree must not name
 MODELS = ("rv64", "sifive-u54")
@@ -247,10 +248,14 @@ class Riscv64Cpu(CountedCpu):
         return self._saved.read(name)
 
     def core_image(self) -> CoreImage:
+        from timevm.engine.cpu.riscv64_core import describe
+
         return describe(self.read_register)
 
     def mappings(self, read: ReadMemory) -> Mappings:
-        return riscv64_mappings.mappings(self.read_register, read)
+        from timevm.engine.cpu.riscv64_mappings import mappings
+
+        return mappings(self.read_register, read)
 
     def write_register(self, name: str, value: int) -> None:
         """Raises UserError for a name that is not in ``registers``."""

@@ -10,22 +10,19 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import c_uint32, c_uint64, c_void_p
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import unicorn
 from unicorn import unicorn_const as const
 from unicorn import x86_const as x86
 
-from timevm.engine.cpu import unicorn_library, x86_64_mappings
+from timevm.engine.cpu import unicorn_library
 from timevm.engine.cpu import x86_64_private as private
 from timevm.engine.cpu.base import MmioHandler, Stop, StopKind
-from timevm.engine.cpu.core_image import CoreImage
 from timevm.engine.cpu.counted_cpu import CountedCpu
-from timevm.engine.cpu.mappings import Mappings, ReadMemory
 from timevm.engine.cpu.native import x86_64 as hooks
 from timevm.engine.cpu.private import HALTED
 from timevm.engine.cpu.unicorn_cpu import TOP, UnicornWindow, no_output
-from timevm.engine.cpu.x86_64_core import describe
 from timevm.engine.cpu.x86_64_interposed import interpose
 from timevm.engine.cpu.x86_64_models import CPUID_WORDS, EXTENDED_EDX, LEAF_1_EDX, LOCAL_APIC, MODELS
 from timevm.engine.cpu.x86_64_native import native_cpu
@@ -33,6 +30,10 @@ from timevm.engine.cpu.x86_64_register_access import RegisterAccess
 from timevm.engine.cpu.x86_64_registers import REGISTERS
 from timevm.engine.cpu.x86_64_state import CODE_SEGMENT, RESET_VECTOR, CpuState
 from timevm.errors import GuestError, UserError
+
+if TYPE_CHECKING:  # who asks for these imports them, and the first instruction need not wait for that
+    from timevm.engine.cpu.core_image import CoreImage
+    from timevm.engine.cpu.mappings import Mappings, ReadMemory
 
 LINES = {"intr": hooks.LINE_INTR}
 #: physical addresses end here (CPUID leaf 80000008); a page table entry that reaches further is a fault
@@ -252,10 +253,14 @@ class X86Cpu(CountedCpu):
         return self._registers.read(name)
 
     def core_image(self) -> CoreImage:
+        from timevm.engine.cpu.x86_64_core import describe
+
         return describe(self.read_register)
 
     def mappings(self, read: ReadMemory) -> Mappings:
-        return x86_64_mappings.mappings(self.read_register, read)
+        from timevm.engine.cpu.x86_64_mappings import mappings
+
+        return mappings(self.read_register, read)
 
     def write_register(self, name: str, value: int) -> None:
         """Raises UserError for a name that is not in ``registers``."""

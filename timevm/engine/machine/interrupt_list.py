@@ -53,11 +53,7 @@ def gic_list(gic: Gicv2) -> list[InterruptController]:
     pending, active = bits("latched") | bits("lines") & ~bits("edge"), bits("active")
     # those of software are always enabled, so they count when there is one
     enabled = bits("enabled") & ~(SGIS & ~pending & ~active)
-    return [
-        InterruptController(
-            gic.name, (line,), enabled, pending, active, bits("lines"), table["priority"]
-        )
-    ]
+    return [InterruptController(gic.name, (line,), enabled, pending, active, bits("lines"), table["priority"])]
 
 
 def plic_list(plic: SifivePlic, targets: Sequence[str]) -> list[InterruptController]:

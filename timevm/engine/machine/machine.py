@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timevm.blkreplay.drive import UnknownRequest
 from timevm.engine.cpu.base import Stop, StopKind
 from timevm.engine.machine.device_writes import DeviceWrites
 from timevm.engine.machine.memory_access import MemoryAccess
-from timevm.engine.machine.memory_image import MemoryImage, take_image
 from timevm.engine.machine.outcome import DebugStop, MemoryRegion, ReplayInfo, ReplayMode, RunEnd, RunResult, Stops
 from timevm.engine.machine.parts import Parts
 from timevm.engine.replay.events import (
@@ -34,6 +33,9 @@ from timevm.engine.replay.events import (
 )
 from timevm.engine.replay.gate import NEVER, Gate
 from timevm.errors import InternalError, RecordingError, ReplayDivergence
+
+if TYPE_CHECKING:
+    from timevm.engine.machine.memory_image import MemoryImage
 
 
 class Machine:
@@ -53,7 +55,8 @@ class Machine:
         self.dirty = parts.dirty
         self.registers = board.cpu.registers
         self.watches_physical = board.cpu.watches_physical
-        self.translate = board.cpu.translate
+        self.translate, self.pass_breakpoint = board.cpu.translate, board.cpu.pass_breakpoint
+        self.read_register, self.write_register = board.cpu.read_register, board.cpu.write_register
         self.pci_functions = board.pci_functions
         self.interrupt_controllers = board.interrupt_controllers
         self.takes_nmi = board.takes_nmi
@@ -347,19 +350,12 @@ class Machine:
         watches = self.device_writes.watch(stops.watchpoints)
         self._board.memory.written = self.device_writes.wrote if watches else None
 
-    def pass_breakpoint(self) -> None:
-        self.cpu.pass_breakpoint()
-
-    def read_register(self, name: str) -> int:
-        return self.cpu.read_register(name)
-
-    def write_register(self, name: str, value: int) -> None:
-        self.cpu.write_register(name, value)
-
     def memory_map(self) -> list[MemoryRegion]:
         return list(self._board.memory_map)
 
     def memory_image(self) -> MemoryImage:
+        from timevm.engine.machine.memory_image import take_image
+
         return take_image(self.cpu, self.ram, self._board.roms, self.dirty)
 
     def device_states(self) -> dict[str, dict[str, Any]]:

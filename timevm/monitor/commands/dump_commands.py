@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timevm.engine.control.port import DumpRequest
+from timevm.engine.control.looks import DumpRequest
 from timevm.monitor.commands.context import Handler, MonitorContext
 from timevm.monitor.commands.errors import CommandError
 from timevm.qmp_schema.base import Empty

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from timevm.engine.control.events import EventStream
-from timevm.engine.control.port import CoreDump, DumpRequest, VmPort
+from timevm.engine.control.looks import CoreDump, DumpRequest
+from timevm.engine.control.port import VmPort
 from timevm.monitor.commands.errors import CommandError
 from timevm.qmp_schema.dump import DumpCompletedData, DumpQueryResult, DumpStatus
 

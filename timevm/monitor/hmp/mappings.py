@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from timevm.engine.control.port import Mappings
+from timevm.engine.control.looks import Mappings
 from timevm.monitor.hmp.table import Call
 
 _MASK = (1 << 64) - 1
