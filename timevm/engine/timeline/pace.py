@@ -41,7 +41,7 @@ class Pace:
         self._seconds = seconds
         self._share = share
         self._reach = reach
-        self._instructions = 5_000_000
+        self._instructions = LOOKS * 5_000_000
         self._cost = 0.0
         #: None: not asked yet.  The clock is of the thread that asks, which need not be the one that made this.
         self._since: float | None = None
