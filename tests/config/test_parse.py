@@ -135,6 +135,13 @@ def test_disks_and_devices() -> None:
     )
 
 
+def test_a_pc_has_acpi() -> None:
+    assert parsed("-M pc,acpi=on", "x86_64").machine.machine == "pc"
+    assert parsed("-M virt,acpi=off").machine.machine == "virt"
+    with pytest.raises(UserError, match="'acpi=off' is not part of this version: it takes on"):
+        parsed("-M pc,acpi=off", "x86_64")
+
+
 @pytest.mark.parametrize("architecture", ["x86_64", "i386"])
 def test_a_pc(architecture: str) -> None:
     config = parsed(

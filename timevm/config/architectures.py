@@ -82,6 +82,7 @@ def _pc(architecture: str, processors: tuple[str, ...]) -> Vocabulary:
         most_serial_ports=4,
         properties=_COMMON_PROPERTIES
         | {
+            "acpi": ("on",),
             "hpet": ("off",),
             "smm": ("off",),
             "vmport": ("off",),
