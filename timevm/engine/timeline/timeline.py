@@ -183,7 +183,10 @@ class Timeline:
             with self._stops_in_force(Stops()):
                 for icount in range(first, home.icount):
                     look(self._track.settle())
-                    self._track.pass_by(icount + 1)
+                    while self._track.place.icount <= icount:  # a kick ends a run before it has begun
+                        result = self._track.pass_by(icount + 1).result
+                        if result.icount <= icount and result.end is not RunEnd.KICKED:
+                            raise _Ended(result)
                     if not icount % REVIEWED:
                         if journey.cancelled():
                             raise _Cancelled
